@@ -1,0 +1,2 @@
+//! warren-cli
+fn main() {}

@@ -1,0 +1,2 @@
+//! warren-batch-embedding
+fn main() {}

@@ -1,0 +1,2 @@
+//! warren-coordinator
+fn main() {}

@@ -1,0 +1,2 @@
+//! warren-ingest
+fn main() {}

@@ -1,0 +1,2 @@
+//! warren-transcription
+fn main() {}
