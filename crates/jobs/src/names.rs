@@ -54,6 +54,8 @@ names!(
         Transcribe = "transcribe",
         /// Texts to vectors.
         Embed = "embed",
+        /// The words of a search to a vector; not shown among a caller's jobs.
+        Query = "query",
     }
 );
 names!(

@@ -1,1 +1,42 @@
-//! warren-store
+//! The source of truth: tables, migrations and every statement that reads or changes them, on SQLite or PostgreSQL.
+//!
+//! [`Store::read`] gives the reading methods outside a transaction, [`Tx::read`] the same ones inside it. Changes are
+//! methods of [`Tx`], which [`Store::write`] and [`Store::write_as_leader`] hand to a closure; the closure may run more
+//! than once, so it must not do anything but talk to the database. Nothing here decides what runs where.
+
+mod audit;
+mod connect;
+mod entity;
+mod error;
+mod inbox;
+mod jobs;
+mod leader;
+mod leases;
+mod letters;
+mod media;
+pub mod migrate;
+mod outbox;
+mod results;
+mod search;
+mod settings;
+mod sql;
+mod store;
+mod tasks;
+mod workers;
+
+pub use audit::AuditEntry;
+pub use error::StoreError;
+pub use jobs::{
+    Delta, EventLevel, Heartbeat, Job, JobEvent, JobFilter, NewEvent, NewJob, PageKey, SubmitRequest, Submitted,
+};
+pub use leader::{Leader, Term};
+pub use leases::{Device, Lease};
+pub use letters::{BegunReplay, DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};
+pub use media::Media;
+pub use outbox::{NewOutbox, OutboxRow};
+pub use results::{EmbeddingRow, Segment};
+pub use search::{ArchiveStats, Hit, NewPassage, Passage, SearchIndex};
+pub use settings::StoreSettings;
+pub use store::{Reads, Store, Tx};
+pub use tasks::{Finish, Finished, NewTask, OpenTasks, QueueStats, Task, Want};
+pub use workers::Worker;

@@ -1,2 +1,62 @@
-//! warren-coordinator
-fn main() {}
+//! coordinator: jobs in (`warren.job`), tasks out (`warren.task.*`), results in (`warren.result`), device leases.
+//!
+//! Any number of coordinators may run; one leads (`leadership`), and what it does is in `duties`. The others answer
+//! workers with the leader's address.
+
+mod board;
+mod commands;
+mod devices;
+mod duties;
+mod lead;
+mod leadership;
+mod letters;
+mod load;
+mod planner;
+mod progress;
+mod reaper;
+mod releaser;
+mod reports;
+mod service;
+mod sessions;
+mod settings;
+mod settle;
+mod wiring;
+
+use std::{process::ExitCode, sync::Arc};
+
+use tokio::sync::watch;
+use warren_blob::Blobs;
+use warren_broker::Broker;
+use warren_clock::Clock;
+use warren_host::Host;
+use warren_messages::wire::leases_server::LeasesServer;
+use warren_relay::Relay;
+
+use crate::{lead::Parts, service::Door, settings::Settings};
+
+fn main() -> ExitCode {
+    warren_host::run("coordinator", async |host: Host, settings: Settings| {
+        let clock = Clock::system();
+        let stopping = host.stopping();
+        let settings = Arc::new(settings);
+        let store_health = host.part("database", "not opened yet");
+        let Some(store) = wiring::open_store(&settings.store, &clock, &store_health, &stopping).await else {
+            return Ok(());
+        };
+        let broker = Broker::start(settings.broker.clone(), clock.clone(), "coordinator", stopping.clone());
+        let blobs = Blobs::connect(&settings.blob);
+        let relay = Relay::new(format!("coordinator-{}", clock.new_id()));
+        let parts = Parts { store: store.clone(), broker: broker.clone(), blobs, clock, relay, settings };
+
+        let (lead, current) = watch::channel(None);
+        let door = LeasesServer::new(Door { current, store: store.clone() });
+        let listener = tokio::net::TcpListener::bind(parts.settings.grpc.bind).await?;
+        let watching = wiring::watch_parts(&host, &parts);
+        let relaying = parts.relay.run(&store, &broker, &stopping);
+        let serving = wiring::serve(door, listener, stopping.clone());
+        let leading = leadership::run(parts.clone(), lead, store_health, stopping.clone());
+        let ((), served, (), ()) = tokio::join!(relaying, serving, leading, watching);
+        broker.closed().await;
+        served
+    })
+}

@@ -1,0 +1,56 @@
+//! What one recording may cost, and where its decoding may put things.
+
+use std::{path::PathBuf, time::Duration};
+
+/// What decoding one recording may cost. The defaults fit a day of ordinary audio.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Longest recording, in seconds of audio. Default 86 400 (24 hours).
+    pub max_seconds: f64,
+    /// Most samples, all channels counted, that may come out of the codec. It stops small files that unpack without
+    /// end at absurd sample rates. Default: 24 hours of 48 kHz in 8 channels.
+    pub max_samples: u64,
+    /// Address space of an ffmpeg child, in bytes. Default 2 GiB.
+    pub ffmpeg_memory: u64,
+    /// Processor time of an ffmpeg child. Default 2 hours.
+    pub ffmpeg_cpu: Duration,
+    /// How long an ffmpeg child may go without producing a sample. Default 120 s.
+    pub ffmpeg_stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_seconds: 86_400.0,
+            max_samples: 86_400 * 48_000 * 8,
+            ffmpeg_memory: 2 << 30,
+            ffmpeg_cpu: Duration::from_secs(2 * 3600),
+            ffmpeg_stall: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How to decode one recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecodeOptions {
+    /// What errors call the recording, e.g. its file name. Default `the recording`.
+    pub name: String,
+    /// What it may cost.
+    pub limits: Limits,
+    /// Folder for the copy that ffmpeg reads; the copy has no name and vanishes with the process. Default: the
+    /// system's folder for temporary files. It needs room for the whole recording.
+    pub scratch: PathBuf,
+    /// The ffmpeg program. Default `ffmpeg`, found through `PATH`.
+    pub ffmpeg: PathBuf,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self {
+            name: "the recording".to_owned(),
+            limits: Limits::default(),
+            scratch: std::env::temp_dir(),
+            ffmpeg: PathBuf::from("ffmpeg"),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Listing and sweeping, for retention and for the verifier.
+
+use crate::{BlobError, Blobs, Key, Prefix, blobs::size};
+
+/// An object found by [`Blobs::list`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name as the store has it; [`Key::parse`] fails for what Warren did not write.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Blobs {
+    /// All objects under `prefix`, in the order of their names.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>, BlobError> {
+        let mut found = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix.as_str());
+            let page = request.set_continuation_token(next.take()).send().await;
+            let page = page.map_err(|error| BlobError::unavailable(&error))?;
+            for object in page.contents() {
+                let name = object.key().unwrap_or_default().to_owned();
+                found.push(Listed { name, size: size(object.size()) });
+            }
+            next = page.next_continuation_token().map(str::to_owned);
+            if next.is_none() || page.is_truncated() != Some(true) {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Deletes every object of Warren's under `prefix` and says how many there were.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]; some may be deleted by then, and calling again goes on.
+    pub async fn delete_prefix(&self, prefix: &Prefix) -> Result<u64, BlobError> {
+        let mut deleted = 0;
+        for object in self.list(prefix).await? {
+            if let Ok(key) = Key::parse(&object.name) {
+                self.delete(&key).await?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+}

@@ -1,0 +1,8 @@
+//! The contract with RabbitMQ, on a real broker.
+
+mod consuming;
+mod grouping;
+mod letters;
+mod outages;
+mod publishing;
+mod support;

@@ -1,0 +1,36 @@
+//! `warren up` and its neighbours: a whole Warren on this machine, on loopback, in one folder.
+//!
+//! One supervisor process keeps a private RabbitMQ, a private S3 server and the services running. The other commands
+//! find it through files in the folder: `stack.json` (ports, logins, counts), `run/` (who runs), `logs/`.
+
+mod binaries;
+mod board;
+mod error;
+mod external;
+mod folder;
+mod keeper;
+mod logs;
+mod options;
+mod parts;
+mod probe;
+mod ready;
+mod s3;
+mod settings;
+mod stack;
+mod start;
+mod status;
+mod stop;
+mod supervisor;
+mod workers;
+
+pub(crate) use error::UpError;
+pub(crate) use external::External;
+pub(crate) use folder::default_data_dir;
+pub(crate) use logs::{follow_logs, logs};
+pub(crate) use options::UpOptions;
+pub(crate) use s3::serve_s3;
+pub(crate) use start::up;
+pub(crate) use status::{Endpoints, endpoints, ps};
+pub(crate) use stop::down;
+pub(crate) use supervisor::supervise;
+pub(crate) use workers::{WorkerKind, parse_workers};

@@ -1,0 +1,47 @@
+//! `warren down`.
+
+use std::{path::Path, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use super::{UpError, folder::Folder, supervisor};
+
+/// Longer than the graces of all parts one after the other.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What [`down`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The stack ran, and is stopped.
+    Now,
+    /// It was not running.
+    Before,
+}
+
+/// Stops every process of the stack in `data`: workers finish what they have in hand, then ingest, coordinators, S3
+/// and RabbitMQ stop. Blocks; calls `progress` every 5 s.
+///
+/// # Errors
+/// [`UpError::NoStack`] when nothing was ever started in `data`.
+pub(crate) fn down(data: &Path, progress: &mut dyn FnMut(&str)) -> Result<Stopped, UpError> {
+    let folder = Folder::open(data)?;
+    let _lock = folder.lock(progress)?;
+    let Some(process) = folder.live_supervisor() else {
+        let left = supervisor::sweep(&folder);
+        return Ok(if left.is_empty() { Stopped::Before } else { Stopped::Now });
+    };
+    process.signal(Signal::SIGTERM);
+    let mut waited = Duration::ZERO;
+    let look = Duration::from_secs(5);
+    while !process.wait_gone(look) {
+        waited += look;
+        if waited >= PATIENCE {
+            // Its children die with it.
+            process.kill();
+            break;
+        }
+        progress(&format!("stopping ({} s)", waited.as_secs()));
+    }
+    supervisor::sweep(&folder);
+    Ok(Stopped::Now)
+}

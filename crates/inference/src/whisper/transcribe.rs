@@ -1,0 +1,377 @@
+//! From windows of samples to segments.
+
+use candle_core::Tensor;
+use warren_audio::MEL_FRAMES;
+
+use super::{
+    MAX_TOKENS, RATE, SpeechOptions, SpeechOutput, SpokenSegment, Whisper,
+    attempt::{Attempt, TEMPERATURES, Verdict},
+    choose::{Draws, choose, probability},
+    decoder::{Heard, Row, Said},
+    segments::{Span, spans},
+};
+use crate::{Gate, InferenceError, gate::pass};
+
+/// Loudness, as the root mean square of 50 ms, below which nobody is heard: 10 dB over the noise of 16-bit samples.
+/// The model invents words for digital silence, so it is not asked.
+const AUDIBLE: f32 = 1e-4;
+
+/// Shortest rest of a window that is heard again, in seconds.
+const SHORTEST_REST: f64 = 1.0;
+
+/// A window, or the rest of one after the point where the model stopped.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    window: usize,
+    /// Seconds from the start of the window.
+    offset: f64,
+    samples: &'a [f32],
+}
+
+impl Piece<'_> {
+    fn seconds(&self) -> f64 {
+        self.samples.len() as f64 / RATE as f64
+    }
+}
+
+/// Pieces that are decoded together.
+struct Group<'a> {
+    pieces: &'a [Piece<'a>],
+    heard: Vec<Heard>,
+    prompt: &'a [u32],
+}
+
+/// One row while it is being decoded.
+struct Running {
+    /// Index of its piece.
+    piece: usize,
+    said: Said,
+    token: u32,
+    draws: Draws,
+    attempt: Attempt,
+}
+
+/// Reports seconds done, and never fewer than before.
+struct Progress<'a> {
+    report: &'a dyn Fn(f64),
+    reported: f64,
+}
+
+impl Progress<'_> {
+    fn at(&mut self, seconds: f64) {
+        if seconds > self.reported {
+            self.reported = seconds;
+            (self.report)(seconds);
+        }
+    }
+}
+
+impl Whisper {
+    /// Writes down what is said in `windows`: mono, 16 kHz, at most 30 s each, best cut where nobody speaks.
+    ///
+    /// The windows are encoded one by one and decoded in groups. What comes out for a window depends on its samples,
+    /// the language and the task alone: on the processor every row's arithmetic is bitwise the same in any group, and
+    /// the chance that higher temperatures need is seeded from the samples. The one thing windows share is the
+    /// language, detected on the first of them in which somebody speaks.
+    ///
+    /// A window that decodes to a loop or to a guess is tried again at rising temperatures. If none is good, the best
+    /// is kept, its loop cut off after one round.
+    ///
+    /// `gate` is asked before every forward pass. `progress` hears the seconds of audio done, summed over the
+    /// windows; it never falls.
+    ///
+    /// # Errors
+    /// [`InferenceError::Unsupported`] for a language or task that the model cannot do,
+    /// [`InferenceError::InputInvalid`] for a window over 30 s, [`InferenceError::Interrupted`] from the gate,
+    /// [`InferenceError::OutOfMemory`], [`InferenceError::Internal`].
+    pub fn transcribe(
+        &self,
+        windows: &[&[f32]],
+        options: &SpeechOptions,
+        gate: &dyn Gate,
+        progress: &dyn Fn(f64),
+    ) -> Result<SpeechOutput, InferenceError> {
+        if options.translate && !self.multilingual() {
+            let reason = "translation needs a multilingual model; this one knows only English";
+            return Err(InferenceError::Unsupported(reason.into()));
+        }
+        let given = options.language.as_deref().map(|code| self.language(code)).transpose()?;
+        if let Some(index) = windows.iter().position(|window| window.len() > warren_audio::MAX_WINDOW) {
+            let seconds = windows[index].len() as f64 / RATE as f64;
+            return Err(InferenceError::InputInvalid(format!("window {index} has {seconds:.1} s; at most 30 s fit")));
+        }
+
+        let mut pieces: Vec<Piece<'_>> = windows
+            .iter()
+            .enumerate()
+            .filter(|(_, samples)| loudest(samples) > AUDIBLE)
+            .map(|(window, samples)| Piece { window, offset: 0.0, samples })
+            .collect();
+        let (language, language_probability, mut encoded) = match given {
+            Some(language) => (language, 1.0, Vec::new()),
+            None if !self.multilingual() => (0, 1.0, Vec::new()),
+            None => self.listen_for_language(&pieces, gate)?,
+        };
+        let prompt = self.prompt(language, options.translate);
+
+        let mut segments = vec![Vec::new(); windows.len()];
+        let mut progress = Progress { report: progress, reported: 0.0 };
+        let mut done = 0.0;
+        while !pieces.is_empty() {
+            let mut rests = Vec::new();
+            for pieces in pieces.chunks(self.rows) {
+                let mut heard: Vec<Heard> = encoded.drain(..pieces.len().min(encoded.len())).collect();
+                for piece in &pieces[heard.len()..] {
+                    heard.push(self.hear(piece.samples, gate)?);
+                }
+                let group = Group { pieces, heard, prompt: &prompt };
+                let attempts = self.best_attempts(&group, gate, &mut |seconds| progress.at(done + seconds))?;
+                for (piece, attempt) in pieces.iter().zip(attempts) {
+                    let rest = self.write_down(piece, attempt, &mut segments[piece.window])?;
+                    done += piece.seconds() - rest.map_or(0.0, |rest| rest.seconds());
+                    rests.extend(rest);
+                }
+                progress.at(done);
+            }
+            pieces = rests;
+        }
+        for window in &mut segments {
+            window.sort_by(|a: &SpokenSegment, b| a.start.total_cmp(&b.start));
+        }
+        let language = self.tokens.languages[language].0.clone();
+        Ok(SpeechOutput { language, language_probability, windows: segments })
+    }
+
+    fn prompt(&self, language: usize, translate: bool) -> Vec<u32> {
+        let tokens = &self.tokens;
+        if !self.multilingual() {
+            return vec![tokens.start];
+        }
+        let task = if translate { tokens.translate } else { tokens.transcribe };
+        vec![tokens.start, tokens.languages[language].1, task]
+    }
+
+    /// The language of the first window in which somebody speaks, or of the likeliest one, with its probability; and
+    /// the windows encoded on the way, for the first group.
+    fn listen_for_language(
+        &self,
+        pieces: &[Piece<'_>],
+        gate: &dyn Gate,
+    ) -> Result<(usize, f32, Vec<Heard>), InferenceError> {
+        let mut encoded = Vec::new();
+        let mut likeliest = None;
+        for (index, piece) in pieces.iter().enumerate() {
+            let heard = self.hear(piece.samples, gate)?;
+            let detected = self.detect(&heard, gate)?;
+            if index < self.rows {
+                encoded.push(heard);
+            }
+            let likelier = likeliest.is_none_or(|best: super::language::Detected| detected.no_speech < best.no_speech);
+            if likelier {
+                likeliest = Some(detected);
+            }
+            if detected.no_speech < 0.6 {
+                break;
+            }
+        }
+        Ok(match likeliest {
+            Some(best) => (best.language, best.probability, encoded),
+            // Nothing to hear: any language is right, and none is sure.
+            None => (self.language("en")?, 0.0, encoded),
+        })
+    }
+
+    fn hear(&self, samples: &[f32], gate: &dyn Gate) -> Result<Heard, InferenceError> {
+        let mel = self.mel.compute(samples);
+        pass(gate, "encode", || {
+            self.threads.run(|| {
+                let mel = Tensor::from_vec(mel, (self.dimensions.mels, MEL_FRAMES), &candle_core::Device::Cpu)?;
+                let mel = mel.to_device(&self.device)?.to_dtype(self.decoder.dtype())?;
+                self.decoder.hear(&self.encoder.forward(&mel)?)
+            })
+        })
+    }
+
+    /// The best attempt at each piece of a group.
+    fn best_attempts(
+        &self,
+        group: &Group<'_>,
+        gate: &dyn Gate,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Attempt>, InferenceError> {
+        let mut best: Vec<Option<Attempt>> = vec![None; group.pieces.len()];
+        let mut open: Vec<usize> = (0..group.pieces.len()).collect();
+        for (step, temperature) in TEMPERATURES.into_iter().enumerate() {
+            let mut still_open = Vec::new();
+            for (piece, attempt) in self.decode(group, &open, step, gate, progress)? {
+                if attempt.verdict() == Verdict::Poor {
+                    tracing::debug!(
+                        temperature,
+                        avg_logprob = attempt.avg_logprob(),
+                        compression_ratio = attempt.compression(),
+                        "decoding failed; the next temperature is tried"
+                    );
+                    still_open.push(piece);
+                    best[piece] = Some(match best[piece].take() {
+                        Some(before) => before.better(attempt),
+                        None => attempt,
+                    });
+                } else {
+                    best[piece] = Some(attempt);
+                }
+            }
+            still_open.sort_unstable();
+            open = still_open;
+            if open.is_empty() {
+                break;
+            }
+        }
+        Ok(best.into_iter().flatten().collect())
+    }
+
+    /// Decodes the pieces numbered `open` once, at temperature number `step`. They come back as they end.
+    fn decode(
+        &self,
+        group: &Group<'_>,
+        open: &[usize],
+        step: usize,
+        gate: &dyn Gate,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<(usize, Attempt)>, InferenceError> {
+        let Group { pieces, heard, prompt } = group;
+        let temperature = TEMPERATURES[step];
+        let vocabulary = &self.tokens.vocabulary;
+        let start = |piece: &usize| {
+            Ok(Running {
+                piece: *piece,
+                said: self.decoder.start(self.capacity())?,
+                token: prompt[0],
+                draws: Draws::for_audio(pieces[*piece].samples, step),
+                attempt: Attempt::new(temperature, 0.0),
+            })
+        };
+        let mut running: Vec<Running> = open.iter().map(start).collect::<Result<_, InferenceError>>()?;
+        let mut finished = Vec::new();
+        let mut reached = vec![0.0; pieces.len()];
+
+        for position in 0.. {
+            let last_of_prompt = position + 1 >= prompt.len();
+            let logits = pass(gate, "decode", || {
+                self.threads.run(|| {
+                    let mut rows: Vec<Row<'_>> = running
+                        .iter_mut()
+                        .map(|row| Row { heard: &heard[row.piece], said: &mut row.said, token: row.token })
+                        .collect();
+                    let hidden = self.decoder.step(&mut rows)?;
+                    // Scores are wanted after the start token, for silence, and from the end of the prompt on.
+                    if position == 0 || last_of_prompt { self.decoder.logits(&hidden) } else { Ok(Vec::new()) }
+                })
+            })?;
+            if position == 0 {
+                for (row, logits) in running.iter_mut().zip(&logits) {
+                    row.attempt.no_speech = probability(logits, self.tokens.no_speech);
+                }
+            }
+            if !last_of_prompt {
+                for row in &mut running {
+                    row.token = prompt[position + 1];
+                }
+                continue;
+            }
+
+            let mut going = Vec::with_capacity(running.len());
+            for (mut row, mut logits) in running.into_iter().zip(logits) {
+                vocabulary.restrict(&mut logits, &row.attempt.said);
+                let choice = choose(&logits, vocabulary.first_time, temperature, &mut row.draws);
+                row.token = choice.token;
+                if let Some(seconds) = vocabulary.seconds(choice.token) {
+                    reached[row.piece] = seconds.min(pieces[row.piece].seconds());
+                }
+                let goes_on = row.attempt.add(choice, vocabulary) && row.attempt.said.len() < MAX_TOKENS;
+                if goes_on && row.said.room() > 0 {
+                    going.push(row);
+                } else {
+                    row.attempt.finish(&self.tokens.text(&row.attempt.said)?);
+                    finished.push((row.piece, row.attempt));
+                }
+            }
+            if step == 0 {
+                progress(reached.iter().sum());
+            }
+            running = going;
+            if running.is_empty() {
+                break;
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Adds what `attempt` heard in `piece` to its window's segments. Returns the rest of the piece if the model
+    /// stopped in the middle of it.
+    fn write_down<'a>(
+        &self,
+        piece: &Piece<'a>,
+        mut attempt: Attempt,
+        segments: &mut Vec<SpokenSegment>,
+    ) -> Result<Option<Piece<'a>>, InferenceError> {
+        if attempt.verdict() == Verdict::Silence {
+            return Ok(None);
+        }
+        attempt.cut_loop(&self.tokens.vocabulary);
+        let mut spans = spans(&attempt.said, &self.tokens.vocabulary, piece.seconds());
+        let rest = spans.resume.and_then(|resume| rest(piece, resume));
+        if rest.is_none() {
+            spans.closed.extend(spans.open.take());
+        }
+        for Span { start, end, tokens } in spans.closed {
+            let text = self.tokens.text(&tokens)?;
+            if text.trim().is_empty() {
+                continue;
+            }
+            segments.push(SpokenSegment {
+                start: piece.offset + start,
+                end: piece.offset + end,
+                text: text.trim().to_owned(),
+                avg_logprob: attempt.avg_logprob(),
+                no_speech_prob: attempt.no_speech,
+                compression_ratio: attempt.compression(),
+                temperature: attempt.temperature,
+            });
+        }
+        Ok(rest)
+    }
+}
+
+/// What is left of `piece` from `resume` seconds on, if it is worth another look: not short, and not quiet.
+fn rest<'a>(piece: &Piece<'a>, resume: f64) -> Option<Piece<'a>> {
+    let samples = &piece.samples[((resume * RATE as f64) as usize).min(piece.samples.len())..];
+    let rest = Piece { window: piece.window, offset: piece.offset + resume, samples };
+    let long = resume >= SHORTEST_REST && rest.seconds() >= SHORTEST_REST;
+    // A quiet rest only makes the model invent things.
+    (long && loudest(samples) >= 0.05 * loudest(piece.samples)).then_some(rest)
+}
+
+/// Root mean square of the loudest 50 ms.
+fn loudest(samples: &[f32]) -> f32 {
+    let power = |block: &[f32]| block.iter().map(|sample| sample * sample).sum::<f32>() / block.len() as f32;
+    samples.chunks(RATE / 20).map(power).fold(0.0, f32::max).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_long_and_loud_rest_is_heard_again() {
+        let mut samples = vec![0.5_f32; 10 * RATE];
+        fn piece(samples: &[f32]) -> Piece<'_> {
+            Piece { window: 3, offset: 2.0, samples }
+        }
+        let found = rest(&piece(&samples), 4.0).unwrap();
+        assert_eq!((found.window, found.offset, found.samples.len()), (3, 6.0, 6 * RATE));
+        assert!(rest(&piece(&samples), 0.5).is_none());
+        assert!(rest(&piece(&samples), 9.5).is_none());
+        samples[4 * RATE..].fill(0.001);
+        assert!(rest(&piece(&samples), 4.0).is_none());
+    }
+}

@@ -1,0 +1,7 @@
+//! Cutting a job into tasks, and a transcript into passages.
+
+mod passages;
+mod tasks;
+
+pub use passages::{MAX_WORDS, Passage, passages};
+pub use tasks::{MAX_INLINE_BYTES, MAX_TEXTS, SAMPLE_RATE, TaskLimits, Window, embed_batches, transcribe_tasks};

@@ -1,0 +1,285 @@
+//! The leases that this process holds, and when it must stop using them. Pure: time is an argument.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// Why a forward pass must not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The lease is no longer held, or has not been renewed in time.
+    LeaseLost,
+    /// The coordinator wants the device back at once.
+    Yield,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LeaseLost => "the lease on the device was lost",
+            Self::Yield => "the coordinator wants the device back",
+        })
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The device may be in use without a right to it: the process has to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Breach {
+    pub(crate) lease: String,
+    pub(crate) fence: u64,
+    pub(crate) why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Not renewed for this long.
+    Overdue(Duration),
+    /// The coordinator does not know the lease, and a forward pass is running.
+    LostInUse,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overdue(age) => write!(f, "last renewed {:.1} s ago", age.as_secs_f64()),
+            Self::LostInUse => f.write_str("the coordinator took it away during a forward pass"),
+        }
+    }
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Granted, but no renewal has been answered yet: how old the grant is cannot be known.
+    Unconfirmed,
+    Good,
+    /// To be given back at the task boundary.
+    Wanted,
+    /// To be given back before the next forward pass.
+    WantedNow,
+    Lost,
+}
+
+#[derive(Debug)]
+struct Held {
+    fence: u64,
+    /// When the last report whose answer renewed the lease was sent.
+    renewed: Option<Instant>,
+    passes: u32,
+    wanted: Option<Standing>,
+    lost: bool,
+}
+
+/// All leases of this process, by id.
+#[derive(Debug)]
+pub(crate) struct HeldLeases {
+    self_fence: Duration,
+    leases: BTreeMap<String, Held>,
+}
+
+impl HeldLeases {
+    pub(crate) fn new(self_fence: Duration) -> Self {
+        Self { self_fence, leases: BTreeMap::new() }
+    }
+
+    /// A grant; it cannot be used before its first renewal. The same lease again changes nothing.
+    pub(crate) fn granted(&mut self, lease: &str, fence: u64) {
+        let again = self.leases.get(lease).is_some_and(|held| held.fence == fence && !held.lost);
+        if !again {
+            let held = Held { fence, renewed: None, passes: 0, wanted: None, lost: false };
+            self.leases.insert(lease.to_owned(), held);
+        }
+    }
+
+    /// Given back: no longer watched, no longer usable.
+    pub(crate) fn given_back(&mut self, lease: &str) {
+        self.leases.remove(lease);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// What a report asks to renew.
+    pub(crate) fn to_renew(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.leases.iter().filter(|(_, held)| !held.lost).map(|(lease, held)| (lease.as_str(), held.fence))
+    }
+
+    /// The answer to a report sent at `sent`.
+    pub(crate) fn renewed(&mut self, leases: &[String], sent: Instant) {
+        for lease in leases {
+            if let Some(held) = self.leases.get_mut(lease).filter(|held| !held.lost) {
+                held.renewed = held.renewed.max(Some(sent));
+            }
+        }
+    }
+
+    /// The coordinator does not know these leases.
+    pub(crate) fn lost(&mut self, leases: &[String]) -> Option<Breach> {
+        let mut breach = None;
+        for lease in leases {
+            if let Some(held) = self.leases.get_mut(lease) {
+                held.lost = true;
+                if held.passes > 0 {
+                    breach = Some(Breach { lease: lease.clone(), fence: held.fence, why: Why::LostInUse });
+                }
+            }
+        }
+        breach
+    }
+
+    pub(crate) fn wanted(&mut self, lease: &str, urgent: bool) {
+        if let Some(held) = self.leases.get_mut(lease) {
+            held.wanted = Some(if urgent { Standing::WantedNow } else { Standing::Wanted });
+        }
+    }
+
+    pub(crate) fn standing(&self, lease: &str) -> Standing {
+        match self.leases.get(lease) {
+            None => Standing::Lost,
+            Some(held) if held.lost => Standing::Lost,
+            Some(Held { renewed: None, .. }) => Standing::Unconfirmed,
+            Some(held) => held.wanted.unwrap_or(Standing::Good),
+        }
+    }
+
+    /// A forward pass wants to start.
+    pub(crate) fn enter(&mut self, lease: &str, now: Instant) -> Result<(), Interrupted> {
+        let held = self.leases.get_mut(lease).filter(|held| !held.lost).ok_or(Interrupted::LeaseLost)?;
+        if held.wanted == Some(Standing::WantedNow) {
+            return Err(Interrupted::Yield);
+        }
+        match held.renewed {
+            Some(renewed) if now.saturating_duration_since(renewed) < self.self_fence => {
+                held.passes += 1;
+                Ok(())
+            }
+            _ => Err(Interrupted::LeaseLost),
+        }
+    }
+
+    /// A forward pass has ended; a breach if it ran past its right.
+    pub(crate) fn leave(&mut self, lease: &str, now: Instant) -> Option<Breach> {
+        let self_fence = self.self_fence;
+        let held = self.leases.get_mut(lease)?;
+        held.passes = held.passes.saturating_sub(1);
+        breach(lease, held, now, self_fence)
+    }
+
+    /// What the watchdog asks.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Breach> {
+        self.leases.iter().find_map(|(lease, held)| breach(lease, held, now, self.self_fence))
+    }
+}
+
+fn breach(lease: &str, held: &Held, now: Instant, self_fence: Duration) -> Option<Breach> {
+    // A lost lease outside of a pass is not used any more; one that was never confirmed was never used.
+    let used = !held.lost || held.passes > 0;
+    let age = now.saturating_duration_since(held.renewed?);
+    (used && age >= self_fence).then(|| Breach { lease: lease.to_owned(), fence: held.fence, why: Why::Overdue(age) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FENCE: Duration = Duration::from_secs(12);
+
+    fn held(start: Instant) -> HeldLeases {
+        let mut leases = HeldLeases::new(FENCE);
+        leases.granted("a", 7);
+        leases.renewed(&["a".to_owned()], start);
+        leases
+    }
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_grant_is_not_usable_before_its_first_renewal() {
+        let start = Instant::now();
+        let mut leases = HeldLeases::new(FENCE);
+        leases.granted("a", 7);
+        assert_eq!(leases.standing("a"), Standing::Unconfirmed);
+        assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
+        assert_eq!(leases.overdue(after(start, 60_000)), None, "it was never used");
+        leases.renewed(&["a".to_owned()], start);
+        assert_eq!(leases.standing("a"), Standing::Good);
+        assert_eq!(leases.enter("a", start), Ok(()));
+    }
+
+    #[test]
+    fn the_fence_counts_from_when_the_renewal_was_sent() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        assert_eq!(leases.enter("a", after(start, 11_999)), Ok(()));
+        assert_eq!(leases.overdue(after(start, 11_999)), None);
+        let late = after(start, 12_000);
+        let expected = Breach { lease: "a".to_owned(), fence: 7, why: Why::Overdue(FENCE) };
+        assert_eq!(leases.overdue(late), Some(expected.clone()));
+        assert_eq!(leases.leave("a", late), Some(expected));
+        assert_eq!(leases.enter("a", late), Err(Interrupted::LeaseLost));
+    }
+
+    #[test]
+    fn an_old_answer_does_not_shorten_a_lease() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.renewed(&["a".to_owned()], after(start, 5_000));
+        leases.renewed(&["a".to_owned()], after(start, 2_000));
+        assert_eq!(leases.overdue(after(start, 16_000)), None);
+    }
+
+    #[test]
+    fn a_lease_lost_between_passes_stops_the_next_one() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        assert_eq!(leases.lost(&["a".to_owned(), "unknown".to_owned()]), None);
+        assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
+        assert_eq!(leases.overdue(after(start, 60_000)), None);
+        assert_eq!(leases.to_renew().count(), 0);
+    }
+
+    #[test]
+    fn a_lease_lost_during_a_pass_is_a_breach() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.enter("a", start).expect("good");
+        let breach = leases.lost(&["a".to_owned()]).expect("in use");
+        assert_eq!(breach.why, Why::LostInUse);
+    }
+
+    #[test]
+    fn a_lease_given_back_is_forgotten() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.given_back("a");
+        assert!(leases.is_empty());
+        assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
+        assert_eq!(leases.overdue(after(start, 60_000)), None);
+    }
+
+    #[test]
+    fn an_urgent_yield_stops_the_next_pass_and_a_polite_one_does_not() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.wanted("a", false);
+        assert_eq!((leases.enter("a", start), leases.standing("a")), (Ok(()), Standing::Wanted));
+        assert_eq!(leases.leave("a", start), None);
+        leases.wanted("a", true);
+        assert_eq!((leases.enter("a", start), leases.standing("a")), (Err(Interrupted::Yield), Standing::WantedNow));
+    }
+
+    #[test]
+    fn the_same_grant_again_keeps_its_renewal() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.granted("a", 7);
+        assert_eq!(leases.standing("a"), Standing::Good);
+    }
+}

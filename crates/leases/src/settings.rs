@@ -1,0 +1,87 @@
+//! Section `leases` of a worker's settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How a worker finds the coordinator and which device it uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeaseSettings {
+    /// gRPC addresses of all coordinators; the worker finds the one that leads. Default `http://127.0.0.1:7071`.
+    pub coordinators: Vec<String>,
+    /// Name of this worker, stable over restarts, e.g. `transcription-1`. Default: service, host and process id.
+    pub worker: String,
+    /// Device to compute on: `cpu`, or `cuda:0` with a CUDA build. Default `cpu`.
+    pub device: String,
+    /// File that gets one JSON line for each forward pass (`worker`, `device`, `model`, `fence`, `start_ns`, `end_ns`
+    /// on the machine's monotonic clock): evidence that no two workers used a device at once. Default: none.
+    pub record: Option<PathBuf>,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self {
+            coordinators: vec!["http://127.0.0.1:7071".to_owned()],
+            worker: String::new(),
+            device: "cpu".to_owned(),
+            record: None,
+        }
+    }
+}
+
+impl LeaseSettings {
+    /// Says which key cannot be used.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.coordinators.is_empty() {
+            return Err("leases.coordinators: name at least one, e.g. http://127.0.0.1:7071".to_owned());
+        }
+        for address in &self.coordinators {
+            address_of(address).map_err(|reason| format!("leases.coordinators: `{address}`: {reason}"))?;
+        }
+        if self.device.is_empty() {
+            return Err("leases.device: is empty; use cpu or cuda:0".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The configured name, or one made from service, host and process id.
+    pub(crate) fn worker_name(&self, service: &str) -> String {
+        if !self.worker.is_empty() {
+            return self.worker.clone();
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+        format!("{service}-{host}-{}", std::process::id())
+    }
+}
+
+/// An address as tonic wants it; `host:port` is taken as `http://host:port`.
+pub(crate) fn address_of(text: &str) -> Result<tonic::transport::Endpoint, String> {
+    let uri = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    tonic::transport::Endpoint::from_shared(uri).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_mistakes_are_named() {
+        LeaseSettings::default().validate().expect("defaults");
+        let none = LeaseSettings { coordinators: vec![], ..Default::default() };
+        assert!(none.validate().expect_err("empty").contains("leases.coordinators"));
+        let bad = LeaseSettings { coordinators: vec!["http://not an address".to_owned()], ..Default::default() };
+        assert!(bad.validate().expect_err("spaces").contains("not an address"));
+    }
+
+    #[test]
+    fn a_worker_without_a_name_gets_one() {
+        assert!(LeaseSettings::default().worker_name("transcription").starts_with("transcription-"));
+        let named = LeaseSettings { worker: "gpu-7".to_owned(), ..Default::default() };
+        assert_eq!(named.worker_name("transcription"), "gpu-7");
+    }
+}

@@ -1,0 +1,130 @@
+//! The outbox's way out: what a transaction wrote for the broker is published after its commit.
+//!
+//! Each process relays what it wrote itself, at once; the leading coordinator also sweeps up what a dead process left
+//! behind. A crash between the confirm and the note of it publishes a message twice, under the same message id, and
+//! consumers have the effect once.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use warren_broker::{Broker, Outgoing};
+use warren_clock::Reconnect;
+use warren_messages::envelope::{Envelope, Message};
+use warren_messages::routes::Route;
+use warren_store::{NewOutbox, OutboxRow, Store, StoreError};
+
+/// Messages published before their rows are marked.
+const GROUP: u64 = 256;
+/// A row this old is no longer on its way out of a live process.
+const ORPHANED: Duration = Duration::from_secs(5);
+
+/// Publishes one process's outbox rows in the background.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    name: Arc<str>,
+    wake: Arc<Notify>,
+}
+
+impl Relay {
+    /// A relay for rows that carry `name`, unique to this process.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), wake: Arc::new(Notify::new()) }
+    }
+
+    /// The row that will publish `message` on `route`.
+    pub fn row<M: Message>(&self, route: Route<M>, message_id: Uuid, message: &M) -> NewOutbox {
+        let envelope = Envelope::new(message_id, message);
+        NewOutbox {
+            exchange: route.exchange.to_owned(),
+            routing_key: route.key.to_owned(),
+            kind: envelope.kind,
+            message_id: message_id.to_string(),
+            body: envelope.body,
+            headers: envelope.headers,
+            relay: self.name.to_string(),
+        }
+    }
+
+    /// Call after each commit that wrote rows.
+    pub fn committed(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Publishes until `stopping`. Rows that were left by an earlier process of this name go first.
+    pub async fn run(&self, store: &Store, broker: &Broker, stopping: &CancellationToken) {
+        let mut trouble = Reconnect::new();
+        loop {
+            let outcome = async {
+                let rows = store.read().unsent(&self.name, GROUP).await.map_err(|error| error.to_string())?;
+                publish(store, broker, &rows).await
+            };
+            match outcome.await {
+                Ok(0) => tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = stopping.cancelled() => return,
+                },
+                Ok(_) => trouble.reset(),
+                Err(error) => {
+                    let wait = trouble.next_delay();
+                    tracing::warn!(error, wait_ms = wait.as_millis(), "outbox not published; again later");
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stopping.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Publishes rows that any process left behind. Returns how many.
+///
+/// # Errors
+/// Why the store or the broker did not take part; the rows stay for the next time.
+pub async fn sweep(store: &Store, broker: &Broker) -> Result<usize, String> {
+    let rows = store.read().unsent_older_than(ORPHANED, GROUP).await.map_err(|error| error.to_string())?;
+    publish(store, broker, &rows).await
+}
+
+async fn publish(store: &Store, broker: &Broker, rows: &[OutboxRow]) -> Result<usize, String> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let outgoing: Vec<_> = rows.iter().map(outgoing).collect();
+    let outcomes = broker.publish_many(&outgoing).await;
+    let mut sent = Vec::with_capacity(rows.len());
+    let mut trouble = None;
+    for (row, outcome) in rows.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => sent.push(row.id),
+            Err(error) => trouble = Some(error.to_string()),
+        }
+    }
+    if !sent.is_empty() {
+        mark(store, &sent).await.map_err(|error| error.to_string())?;
+    }
+    trouble.map_or(Ok(sent.len()), Err)
+}
+
+async fn mark(store: &Store, sent: &[i64]) -> Result<(), StoreError> {
+    let tx = store.begin().await?;
+    tx.mark_sent(sent).await?;
+    tx.commit().await
+}
+
+fn outgoing(row: &OutboxRow) -> Outgoing {
+    let message = &row.message;
+    Outgoing {
+        exchange: message.exchange.clone(),
+        key: message.routing_key.clone(),
+        envelope: Envelope {
+            // Ours always parse; anything else would still be published, only without protection against repeats.
+            message_id: message.message_id.parse().unwrap_or_default(),
+            kind: message.kind.clone(),
+            body: message.body.clone(),
+            headers: message.headers.clone(),
+        },
+    }
+}

@@ -1,0 +1,173 @@
+//! Changes of a job.
+
+use sea_orm::Value;
+use serde_json::json;
+use uuid::Uuid;
+use warren_clock::UnixMillis;
+use warren_jobs::JobState;
+
+use super::NewEvent;
+use crate::{StoreError, Tx, sql};
+
+/// A sign of life of a running job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heartbeat {
+    /// Whose.
+    pub job: Uuid,
+    /// What is being done.
+    pub step: String,
+    /// When it was seen.
+    pub at: UnixMillis,
+}
+
+/// Units that a job has gained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Delta {
+    /// Which job.
+    pub job: Uuid,
+    /// Audio seconds or texts.
+    pub units: f64,
+}
+
+#[derive(Debug, sea_orm::FromQueryResult)]
+struct Sequence {
+    sequence: i64,
+}
+
+impl Tx {
+    /// Moves a job from one state to another and records the event. `None`, and nothing changed, when the job is not in
+    /// `from`; else the event's sequence number. Sets the start and the end; leaving `failed` clears the error and
+    /// counts a redrive.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_job_state(
+        &self,
+        job: Uuid,
+        from: JobState,
+        to: JobState,
+        event: &NewEvent,
+    ) -> Result<Option<i64>, StoreError> {
+        let mut sets = vec!["state = $3", "sequence = sequence + 1"];
+        if to == JobState::Running {
+            sets.push("started_ms = COALESCE(started_ms, $4)");
+        }
+        sets.push(if to.is_ended() { "finished_ms = $4" } else { "finished_ms = NULL" });
+        if from == JobState::Failed {
+            sets.extend(["error_code = NULL", "error_message = NULL", "redrive_count = redrive_count + 1"]);
+        }
+        let text = format!("UPDATE job SET {} WHERE id = $1 AND state = $2 RETURNING sequence", sets.join(", "));
+        let values = [job.into(), from.as_str().into(), to.as_str().into(), self.now().0.into()];
+        let Some(Sequence { sequence }) = self.read().one(text, values).await? else { return Ok(None) };
+        self.record(&[(job, sequence, event)]).await?;
+        Ok(Some(sequence))
+    }
+
+    /// Notes why the job failed, or is about to.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_job_error(&self, job: Uuid, code: &str, message: &str) -> Result<(), StoreError> {
+        let values = [job.into(), code.into(), sql::text(message).into()];
+        self.set_job("error_code = $2, error_message = $3", values).await
+    }
+
+    /// Sets the units done.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_progress(&self, job: Uuid, done: f64) -> Result<(), StoreError> {
+        self.set_job("progress_done = $2", [job.into(), sql::finite(done).into()]).await
+    }
+
+    /// Adds to the units done of a group of jobs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn add_progress(&self, deltas: &[Delta]) -> Result<(), StoreError> {
+        // A job named twice in one UPDATE … FROM would gain only one of its deltas.
+        let mut sums = std::collections::BTreeMap::<Uuid, f64>::new();
+        for delta in deltas {
+            *sums.entry(delta.job).or_default() += sql::finite(delta.units);
+        }
+        let text = format!(
+            "UPDATE job SET progress_done = job.progress_done + v.units FROM {} WHERE job.id = v.id",
+            sql::table(self.backend, 1, &[sql::Column::Id("id"), sql::Column::Real("units")])
+        );
+        let list = sql::list(sums.iter().map(|(job, units)| json!({ "id": sql::id(job), "units": units })));
+        self.execute(text, [list]).await?;
+        Ok(())
+    }
+
+    /// Adds to the units planned, and says whether the plan is complete now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn add_planned(&self, job: Uuid, units: f64, is_final: bool) -> Result<(), StoreError> {
+        let values = [job.into(), sql::finite(units).into(), is_final.into()];
+        self.set_job("progress_planned = progress_planned + $2, planned_final = planned_final OR $3", values).await
+    }
+
+    /// Notes the language that was found.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_language(&self, job: Uuid, language: &str) -> Result<(), StoreError> {
+        self.set_job("language = $2", [job.into(), sql::text(language).into()]).await
+    }
+
+    /// Notes the length of the recording, in seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_duration(&self, job: Uuid, seconds: f64) -> Result<(), StoreError> {
+        self.set_job("duration_s = $2", [job.into(), sql::finite(seconds).into()]).await
+    }
+
+    /// Sets the moment at which the job will be ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_deadline(&self, job: Uuid, deadline: UnixMillis) -> Result<(), StoreError> {
+        self.set_job("deadline_ms = $2", [job.into(), deadline.0.into()]).await
+    }
+
+    /// Notes a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn heartbeat(&self, job: Uuid, step: &str, at: UnixMillis) -> Result<(), StoreError> {
+        self.heartbeats(&[Heartbeat { job, step: step.to_owned(), at }]).await
+    }
+
+    /// Notes signs of life of a group of jobs; of two for one job, the later counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn heartbeats(&self, beats: &[Heartbeat]) -> Result<(), StoreError> {
+        let mut newest = std::collections::BTreeMap::<Uuid, &Heartbeat>::new();
+        for beat in beats {
+            let kept = newest.entry(beat.job).or_insert(beat);
+            if beat.at >= kept.at {
+                *kept = beat;
+            }
+        }
+        let columns = [sql::Column::Id("id"), sql::Column::Text("step"), sql::Column::Int("at_ms")];
+        let text = format!(
+            "UPDATE job SET heartbeat_ms = v.at_ms, last_step = v.step FROM {} WHERE job.id = v.id",
+            sql::table(self.backend, 1, &columns)
+        );
+        let list = sql::list(
+            newest
+                .values()
+                .map(|beat| json!({ "id": sql::id(&beat.job), "step": sql::text(&beat.step), "at_ms": beat.at.0 })),
+        );
+        self.execute(text, [list]).await?;
+        Ok(())
+    }
+
+    async fn set_job<const N: usize>(&self, sets: &str, values: [Value; N]) -> Result<(), StoreError> {
+        self.execute(format!("UPDATE job SET {sets} WHERE id = $1"), values).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Messages that are published if and only if the transaction that wrote them was committed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sea_orm::{ActiveValue, EntityTrait};
+use warren_clock::UnixMillis;
+
+use crate::{Reads, StoreError, Tx, entity::outbox, sql};
+
+/// A message to publish after the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOutbox {
+    /// Exchange.
+    pub exchange: String,
+    /// Routing key.
+    pub routing_key: String,
+    /// Full name of the message's type.
+    pub kind: String,
+    /// The same on every publish; consumers dedupe by it.
+    pub message_id: String,
+    /// The body as it travels.
+    pub body: Vec<u8>,
+    /// Headers as they travel.
+    pub headers: BTreeMap<String, String>,
+    /// Process that publishes it right after the commit.
+    pub relay: String,
+}
+
+/// A message that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// In order of insertion.
+    pub id: i64,
+    /// The message.
+    pub message: NewOutbox,
+    /// When it was written.
+    pub created: UnixMillis,
+}
+
+impl Tx {
+    /// Writes one message.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn outbox(&self, message: &NewOutbox) -> Result<(), StoreError> {
+        self.outbox_many(std::slice::from_ref(message)).await
+    }
+
+    /// Writes a group of messages, to be published in this order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn outbox_many(&self, messages: &[NewOutbox]) -> Result<(), StoreError> {
+        let now = self.now().0;
+        for group in messages.chunks(500) {
+            let rows = group.iter().map(|message| outbox::ActiveModel {
+                id: ActiveValue::NotSet,
+                exchange: ActiveValue::Set(message.exchange.clone()),
+                routing_key: ActiveValue::Set(message.routing_key.clone()),
+                kind: ActiveValue::Set(message.kind.clone()),
+                message_id: ActiveValue::Set(message.message_id.clone()),
+                body: ActiveValue::Set(message.body.clone()),
+                headers: ActiveValue::Set(write_headers(&message.headers)),
+                relay: ActiveValue::Set(message.relay.clone()),
+                created_ms: ActiveValue::Set(now),
+                sent_ms: ActiveValue::Set(None),
+            });
+            outbox::Entity::insert_many(rows).exec_without_returning(&*self.inner).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the broker confirmed these messages.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn mark_sent(&self, ids: &[i64]) -> Result<(), StoreError> {
+        let text = format!(
+            "UPDATE outbox SET sent_ms = $2 WHERE id IN (SELECT id FROM {})",
+            sql::table(self.backend, 1, &[sql::Column::Int("id")])
+        );
+        let list = sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })));
+        self.execute(text, [list, self.now().0.into()]).await?;
+        Ok(())
+    }
+
+    /// Deletes messages sent longer than `age` ago. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn purge_outbox(&self, age: Duration) -> Result<u64, StoreError> {
+        let before = self.now().0.saturating_sub(age.as_millis() as i64);
+        self.execute("DELETE FROM outbox WHERE sent_ms IS NOT NULL AND sent_ms < $1", [before.into()]).await
+    }
+}
+
+impl Reads<'_> {
+    /// Messages that `relay` still has to publish, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unsent(&self, relay: &str, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
+        let text = "SELECT * FROM outbox WHERE sent_ms IS NULL AND relay = $1 ORDER BY id LIMIT $2";
+        read(self.all(text, [relay.into(), (limit as i64).into()]).await?)
+    }
+
+    /// Messages of any relay that were written longer than `age` ago and are not published, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unsent_older_than(&self, age: Duration, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
+        let before = self.clock.now().0.saturating_sub(age.as_millis() as i64);
+        let text = "SELECT * FROM outbox WHERE sent_ms IS NULL AND created_ms < $1 ORDER BY id LIMIT $2";
+        read(self.all(text, [before.into(), (limit as i64).into()]).await?)
+    }
+
+    /// How many messages are not published.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unsent_count(&self) -> Result<u64, StoreError> {
+        let found: Option<sql::Number> = self.one("SELECT COUNT(*) AS n FROM outbox WHERE sent_ms IS NULL", []).await?;
+        Ok(found.map_or(0, |found| found.n as u64))
+    }
+}
+
+pub(crate) fn write_headers(headers: &BTreeMap<String, String>) -> String {
+    serde_json::json!(headers).to_string()
+}
+
+pub(crate) fn read_headers(column: &str, text: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::corrupt(format!("{column}: {error}")))
+}
+
+fn read(rows: Vec<outbox::Model>) -> Result<Vec<OutboxRow>, StoreError> {
+    rows.into_iter()
+        .map(|row| {
+            let message = NewOutbox {
+                exchange: row.exchange,
+                routing_key: row.routing_key,
+                kind: row.kind,
+                message_id: row.message_id,
+                body: row.body,
+                headers: read_headers("outbox.headers", &row.headers)?,
+                relay: row.relay,
+            };
+            Ok(OutboxRow { id: row.id, message, created: UnixMillis(row.created_ms) })
+        })
+        .collect()
+}

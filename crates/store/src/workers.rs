@@ -1,0 +1,127 @@
+//! Worker processes, as the leader saw them last.
+
+use serde_json::json;
+use warren_clock::UnixMillis;
+use warren_jobs::TaskKind;
+
+use crate::{Reads, StoreError, Tx, entity::worker, sql};
+
+/// A worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its stable name, e.g. `transcription-1`.
+    pub id: String,
+    /// New for each process.
+    pub boot: String,
+    /// `transcription` or `batch-embedding`.
+    pub service: String,
+    /// What it takes.
+    pub kinds: Vec<TaskKind>,
+    /// Tasks that it can run at once.
+    pub slots: i64,
+    /// Its build.
+    pub version: String,
+    /// False: lost.
+    pub live: bool,
+    /// When it was last heard of.
+    pub heartbeat: UnixMillis,
+    /// What it runs, as JSON.
+    pub running: String,
+}
+
+impl Tx {
+    /// Records what a group of workers said of themselves, each by its name; the last of a name counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn upsert_workers(&self, workers: &[Worker]) -> Result<(), StoreError> {
+        use sql::Column::{Int, Text};
+        let newest: std::collections::BTreeMap<&str, &Worker> =
+            workers.iter().map(|worker| (worker.id.as_str(), worker)).collect();
+        let columns = [
+            Text("id"),
+            Text("boot"),
+            Text("service"),
+            Text("kinds"),
+            Int("slots"),
+            Text("version"),
+            Text("state"),
+            Int("heartbeat_ms"),
+            Text("running"),
+        ];
+        let text = format!(
+            "INSERT INTO worker (id, boot, service, kinds, slots, version, state, heartbeat_ms, running)
+             SELECT v.id, v.boot, v.service, v.kinds, v.slots, v.version, v.state, v.heartbeat_ms, v.running FROM {}
+             WHERE true ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, service = excluded.service,
+                 kinds = excluded.kinds, slots = excluded.slots, version = excluded.version, state = excluded.state,
+                 heartbeat_ms = excluded.heartbeat_ms, running = excluded.running",
+            sql::table(self.backend, 1, &columns)
+        );
+        let list = sql::list(newest.values().map(|worker| {
+            let kinds: Vec<_> = worker.kinds.iter().map(|kind| kind.as_str()).collect();
+            json!({
+                "id": sql::text(&worker.id), "boot": sql::text(&worker.boot), "service": sql::text(&worker.service),
+                "kinds": kinds.join(" "), "slots": worker.slots, "version": sql::text(&worker.version),
+                "state": if worker.live { "live" } else { "lost" },
+                "heartbeat_ms": worker.heartbeat.0, "running": sql::text(&worker.running),
+            })
+        }));
+        self.execute(text, [list]).await?;
+        Ok(())
+    }
+
+    /// Marks the workers lost that were last heard of before `before`, and returns them.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn mark_silent_workers_lost(&self, before: UnixMillis) -> Result<Vec<Worker>, StoreError> {
+        let text = "UPDATE worker SET state = 'lost' WHERE state = 'live' AND heartbeat_ms < $1 RETURNING *";
+        read(self.read().all(text, [before.0.into()]).await?)
+    }
+
+    /// Marks one process of a worker lost. False: it is not the current one, or was lost before.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn mark_worker_lost(&self, id: &str, boot: &str) -> Result<bool, StoreError> {
+        let text = "UPDATE worker SET state = 'lost' WHERE state = 'live' AND id = $1 AND boot = $2";
+        Ok(self.execute(text, [id.into(), boot.into()]).await? == 1)
+    }
+
+    /// Forgets lost workers last heard of before `before`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn purge_workers(&self, before: UnixMillis) -> Result<u64, StoreError> {
+        self.execute("DELETE FROM worker WHERE state = 'lost' AND heartbeat_ms < $1", [before.0.into()]).await
+    }
+}
+
+impl Reads<'_> {
+    /// All workers, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn workers(&self) -> Result<Vec<Worker>, StoreError> {
+        read(self.all("SELECT * FROM worker ORDER BY id", []).await?)
+    }
+}
+
+fn read(rows: Vec<worker::Model>) -> Result<Vec<Worker>, StoreError> {
+    rows.into_iter()
+        .map(|row| {
+            let kinds = row.kinds.split_whitespace().map(|kind| sql::word("worker.kinds", kind));
+            Ok(Worker {
+                kinds: kinds.collect::<Result<_, _>>()?,
+                id: row.id,
+                boot: row.boot,
+                service: row.service,
+                slots: row.slots,
+                version: row.version,
+                live: row.state == "live",
+                heartbeat: UnixMillis(row.heartbeat_ms),
+                running: row.running,
+            })
+        })
+        .collect()
+}

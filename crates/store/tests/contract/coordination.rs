@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use warren_jobs::{JobState, TaskKind};
+use warren_store::{EventLevel, Lease, NewEvent, StoreError, Worker};
+
+use crate::world::World;
+
+const TTL: Duration = Duration::from_secs(3_600);
+
+pub(crate) async fn one_leads_and_the_next_has_a_higher_term(world: World) {
+    let (one, two) = (&world.store, world.another().await);
+    assert_eq!(one.read().leader().await.unwrap(), None);
+    let (a, b) = tokio::join!(one.try_lead("a", "http://a", TTL), two.try_lead("b", "http://b", TTL));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a.is_some() != b.is_some(), "{a:?} {b:?}");
+    let (first, holder) = if let Some(term) = a { (term, "a") } else { (b.unwrap(), "b") };
+    let leader = one.read().leader().await.unwrap().unwrap();
+    assert_eq!((leader.term, leader.holder.as_str(), leader.address), (first, holder, format!("http://{holder}")));
+    assert!(leader.expires > one.read().database_now().await.unwrap());
+    assert_eq!(two.try_lead("c", "", TTL).await.unwrap(), None);
+
+    assert!(one.renew(first, TTL).await.unwrap());
+    // The same process, started again: it takes over from itself.
+    let second = two.try_lead(holder, "", TTL).await.unwrap().unwrap();
+    assert!(second > first);
+    assert!(!one.renew(first, TTL).await.unwrap());
+    assert!(!one.resign(first).await.unwrap());
+    assert!(two.resign(second).await.unwrap());
+    assert!(!two.renew(second, TTL).await.unwrap());
+    let third = one.try_lead("c", "", Duration::ZERO).await.unwrap().unwrap();
+    assert!(third > second);
+    assert!(two.try_lead("d", "", TTL).await.unwrap().unwrap() > third, "the third had expired");
+}
+
+pub(crate) async fn a_stale_terms_write_is_refused(world: World) {
+    let (store, job) = (&world.store, world.job().await);
+    let old = store.try_lead("a", "", TTL).await.unwrap().unwrap();
+    let event = NewEvent::new(EventLevel::Info, "job.running", "");
+    let run = async |term| {
+        let moved =
+            async |tx: warren_store::Tx| tx.set_job_state(job, JobState::Queued, JobState::Running, &event).await;
+        store.write_as_leader(term, moved).await
+    };
+    let other = world.another().await;
+    let new = other.try_lead("a", "", TTL).await.unwrap().unwrap();
+    assert!(matches!(run(old).await, Err(StoreError::TermLost)));
+    assert_eq!(store.read().job(job).await.unwrap().unwrap().state, JobState::Queued);
+    assert_eq!(run(new).await.unwrap(), Some(2));
+
+    assert!(other.renew(new, Duration::ZERO).await.unwrap());
+    assert!(matches!(run(new).await, Err(StoreError::TermLost)), "expired");
+}
+
+pub(crate) async fn fences_only_grow(world: World) {
+    let (one, two) = (world.store.clone(), world.another().await);
+    one.write(async |tx| tx.upsert_device("cpu", 1 << 30, 4).await).await.unwrap();
+    let take = async |store: &warren_store::Store| {
+        let mut fences = Vec::new();
+        for _ in 0..20 {
+            fences.push(store.write(async |tx| tx.next_fence("cpu").await).await.unwrap());
+        }
+        fences
+    };
+    let (a, b) = tokio::join!(take(&one), take(&two));
+    assert!(a.is_sorted() && b.is_sorted());
+    let mut all = [a, b].concat();
+    all.sort_unstable();
+    assert_eq!(all, (1..=40).collect::<Vec<_>>());
+    one.write(async |tx| tx.upsert_device("cpu", 2 << 30, 1).await).await.unwrap();
+    let device = two.read().devices().await.unwrap().remove(0);
+    assert_eq!((device.last_fence, device.memory_bytes, device.max_concurrent), (40, 2 << 30, 1));
+    assert_eq!(two.write(async |tx| tx.next_fence("cuda:0").await).await.unwrap(), 1);
+}
+
+pub(crate) async fn leases_are_renewed_by_id_and_fence(world: World) {
+    let store = &world.store;
+    let now = world.clock.now();
+    let lease = |fence| Lease {
+        id: world.clock.new_id(),
+        device: "cpu".into(),
+        model: "tiny.en".into(),
+        worker: "transcription-1".into(),
+        boot: "b1".into(),
+        slot: 0,
+        fence,
+        state: "granted".into(),
+        memory_bytes: 1 << 20,
+        granted: now,
+        expires: now.plus(Duration::from_secs(15)),
+    };
+    let (one, two) = (lease(1), lease(2));
+    store
+        .write(async |tx| {
+            tx.insert_lease(&one).await?;
+            tx.insert_lease(&two).await
+        })
+        .await
+        .unwrap();
+    let taken = store.write(async |tx| tx.insert_lease(&lease(2)).await).await;
+    assert!(matches!(taken, Err(StoreError::Conflict { .. })));
+    let later = now.plus(Duration::from_secs(30));
+    let renewed = store.write(async |tx| tx.renew_leases(&[(one.id, 1), (two.id, 9)], later).await).await.unwrap();
+    assert_eq!(renewed, [one.id]);
+    assert!(store.write(async |tx| tx.set_lease_state(two.id, 2, "draining").await).await.unwrap());
+    let known = store.read().leases().await.unwrap();
+    assert_eq!(known, [Lease { expires: later, ..one.clone() }, Lease { state: "draining".into(), ..two.clone() }]);
+    assert!(!store.write(async |tx| tx.delete_lease(one.id, 2).await).await.unwrap());
+    assert!(store.write(async |tx| tx.delete_lease(one.id, 1).await).await.unwrap());
+    assert_eq!(store.read().leases().await.unwrap().len(), 1);
+}
+
+pub(crate) async fn workers_are_upserted_and_lost(world: World) {
+    let store = &world.store;
+    let worker = |id: &str, boot: &str| Worker {
+        id: id.into(),
+        boot: boot.into(),
+        service: "transcription".into(),
+        kinds: vec![TaskKind::Prepare, TaskKind::Transcribe],
+        slots: 2,
+        version: "0.1.0".into(),
+        live: true,
+        heartbeat: world.clock.now(),
+        running: "[]".into(),
+    };
+    let group = [worker("t1", "b1"), worker("t2", "b1"), worker("t1", "b2")];
+    store.write(async |tx| tx.upsert_workers(&group).await).await.unwrap();
+    assert_eq!(store.read().workers().await.unwrap(), [worker("t1", "b2"), worker("t2", "b1")]);
+    assert!(!store.write(async |tx| tx.mark_worker_lost("t1", "b1").await).await.unwrap());
+    assert!(store.write(async |tx| tx.mark_worker_lost("t1", "b2").await).await.unwrap());
+    world.clock.advance(Duration::from_secs(9));
+    let now = world.clock.now();
+    let lost = store.write(async |tx| tx.mark_silent_workers_lost(now).await).await.unwrap();
+    assert_eq!(lost.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["t2"]);
+    assert!(store.read().workers().await.unwrap().iter().all(|worker| !worker.live));
+    assert_eq!(store.write(async |tx| tx.purge_workers(now).await).await.unwrap(), 2);
+}

@@ -1,0 +1,170 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use warren_jobs::{JobKind, JobState};
+use warren_store::{
+    Delta, EmbeddingRow, EventLevel, Heartbeat, JobFilter, Media, NewEvent, NewOutbox, Segment, SubmitRequest,
+    Submitted,
+};
+
+use crate::world::World;
+
+pub(crate) async fn submit_is_idempotent(world: World) {
+    let store = &world.store;
+    let media = Media {
+        id: world.clock.new_id(),
+        caller: "ada".into(),
+        name: "talk.wav".into(),
+        container: "wav".into(),
+        size_bytes: 44,
+        sha256: "00".into(),
+        blob_key: "media/1".into(),
+        created: world.clock.now(),
+    };
+    store.write(async |tx| tx.insert_media(&media).await).await.unwrap();
+    assert_eq!(store.read().media(media.id).await.unwrap(), Some(media.clone()));
+
+    let message = NewOutbox {
+        exchange: "warren.event".into(),
+        routing_key: "warren.job".into(),
+        kind: "warren.v1.Command".into(),
+        message_id: "m1".into(),
+        body: b"{}".to_vec(),
+        headers: BTreeMap::new(),
+        relay: "ingest-1".into(),
+    };
+    let request = SubmitRequest { request_id: Some("r1".into()), body_hash: "h1".into(), outbox: vec![message] };
+    let mut new = world.new_job();
+    new.media_id = Some(media.id);
+    let submit = async |new: &_, request: &_| store.write(async |tx| tx.submit(new, request).await).await.unwrap();
+    let Submitted::New(first) = submit(&new, &request).await else { panic!("not new") };
+    assert_eq!(store.read().job(new.id).await.unwrap(), Some(first.clone()));
+    assert_eq!((first.state, first.sequence, first.media_id), (JobState::Queued, 1, Some(media.id)));
+
+    new.id = world.clock.new_id();
+    assert_eq!(submit(&new, &request).await, Submitted::Existing(first));
+    let other = SubmitRequest { body_hash: "h2".into(), ..request.clone() };
+    assert_eq!(submit(&new, &other).await, Submitted::Conflict);
+    assert_eq!(store.read().unsent("ingest-1", 9).await.unwrap().len(), 1);
+    assert_eq!(store.read().audit(9).await.unwrap().len(), 1);
+
+    // The request id belongs to its caller.
+    new.caller = "grace".into();
+    assert!(matches!(submit(&new, &other).await, Submitted::New(_)));
+    world.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(store.write(async |tx| tx.purge_requests(Duration::from_secs(60)).await).await.unwrap(), 2);
+}
+
+pub(crate) async fn events_are_numbered_without_gaps(world: World) {
+    let (one, two) = (world.job().await, world.job().await);
+    let event = |name: &str| NewEvent::new(EventLevel::Warning, name, "why").with(json!({ "wait_ms": 5 }));
+    let group = [(one, event("a")), (two, event("b")), (one, event("c")), (world.clock.new_id(), event("lost"))];
+    world.store.write(async |tx| tx.events(&group).await).await.unwrap();
+    let next = world.store.write(async |tx| tx.event(one, &event("d")).await).await.unwrap();
+    assert_eq!(next, 4);
+    let names = |events: Vec<warren_store::JobEvent>| -> Vec<(i64, String)> {
+        events.into_iter().map(|each| (each.sequence, each.event.event)).collect()
+    };
+    let after = world.store.read().events_after(one, 1, 10).await.unwrap();
+    assert_eq!(after[0].event, event("a"));
+    assert_eq!(names(after), [(2, "a".into()), (3, "c".into()), (4, "d".into())]);
+    let newest = world.store.read().newest_events(two, 1).await.unwrap();
+    assert_eq!(names(newest), [(2, "b".into())]);
+    assert_eq!(world.store.read().job(one).await.unwrap().unwrap().sequence, 4);
+}
+
+pub(crate) async fn changes_of_a_job_are_seen(world: World) {
+    let (store, job) = (&world.store, world.job().await);
+    let event = |name: &str| NewEvent::new(EventLevel::Info, name, "");
+    let now = world.clock.now();
+    store
+        .write(async |tx| {
+            let moved = tx.set_job_state(job, JobState::Queued, JobState::Running, &event("job.running")).await?;
+            assert_eq!(moved, Some(2));
+            let again = tx.set_job_state(job, JobState::Queued, JobState::Running, &event("job.running")).await?;
+            assert_eq!(again, None);
+            tx.set_language(job, "de").await?;
+            tx.set_duration(job, 12.5).await?;
+            tx.add_planned(job, 4.5, true).await?;
+            tx.set_progress(job, 1.0).await?;
+            tx.add_progress(&[Delta { job, units: 2.0 }, Delta { job, units: 0.5 }]).await?;
+            tx.set_deadline(job, now.plus(Duration::from_secs(5))).await?;
+            let beat = |step: &str, at| Heartbeat { job, step: step.into(), at };
+            tx.heartbeats(&[beat("decode", now.plus(Duration::from_secs(1))), beat("older", now)]).await?;
+            tx.set_job_error(job, "WorkerLost", "lost in decode").await?;
+            tx.set_job_state(job, JobState::Running, JobState::Failed, &event("job.failed")).await?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let failed = store.read().job(job).await.unwrap().unwrap();
+    assert_eq!((failed.state, failed.finished, failed.started), (JobState::Failed, Some(now), Some(now)));
+    assert_eq!((failed.progress_done, failed.progress_planned, failed.planned_final), (3.5, 7.5, true));
+    assert_eq!((failed.language.as_deref(), failed.duration_s), (Some("de"), 12.5));
+    assert_eq!((failed.last_step.as_deref(), failed.sequence), (Some("decode"), 3));
+    assert_eq!(failed.error_code.as_deref(), Some("WorkerLost"));
+
+    store
+        .write(async |tx| tx.set_job_state(job, JobState::Failed, JobState::Running, &event("job.redriven")).await)
+        .await
+        .unwrap();
+    let redriven = store.read().job(job).await.unwrap().unwrap();
+    assert_eq!((redriven.finished, redriven.error_code, redriven.redrive_count), (None, None, 1));
+    assert_eq!(redriven.started, Some(now));
+    assert!(store.read().overdue_jobs(now, 9).await.unwrap().is_empty());
+    assert_eq!(store.read().overdue_jobs(now.plus(Duration::from_secs(5)), 9).await.unwrap().len(), 1);
+    assert_eq!(store.read().job_state_counts().await.unwrap(), BTreeMap::from([(JobState::Running, 1)]));
+}
+
+pub(crate) async fn paging_is_stable_while_jobs_arrive(world: World) {
+    // All in the same millisecond, so that only the id tells them apart.
+    let mut known = Vec::new();
+    for _ in 0..7 {
+        known.push(world.job().await);
+    }
+    known.sort_unstable_by(|a, b| b.cmp(a));
+    let filter = JobFilter { caller: Some("ada".into()), kind: Some(JobKind::Embed), state: Some(JobState::Queued) };
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = world.store.read().jobs(&filter, after.as_ref(), 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.page_key());
+        seen.extend(page.iter().map(|job| job.id));
+        world.clock.advance(Duration::from_millis(1));
+        world.job().await;
+    }
+    assert_eq!(seen, known);
+    let other = JobFilter { caller: Some("' OR 1 = 1 --".into()), ..JobFilter::default() };
+    assert!(world.store.read().jobs(&other, None, 3).await.unwrap().is_empty());
+    assert_eq!(world.store.read().jobs_by_id(&known[..2]).await.unwrap().len(), 2);
+}
+
+pub(crate) async fn results_are_stored_once(world: World) {
+    let (store, job) = (&world.store, world.job().await);
+    let segment = |task_ordinal, idx, text: &str| Segment {
+        task_ordinal,
+        idx,
+        start_s: idx as f64,
+        end_s: idx as f64 + 0.5,
+        text: text.into(),
+        avg_logprob: -0.25,
+        no_speech_prob: 0.1,
+    };
+    let vector = |ordinal, value: f32| EmbeddingRow { ordinal, model: "m".into(), vector: vec![value, -value, 0.1] };
+    for text in ["first", "second"] {
+        store
+            .write(async |tx| {
+                tx.replace_segments(job, 1, &[segment(1, 0, "later")]).await?;
+                tx.replace_segments(job, 0, &[segment(0, 0, text), segment(0, 1, text)]).await?;
+                tx.upsert_embeddings(job, &[vector(0, 1.0), vector(1, 2.0)]).await?;
+                tx.upsert_embeddings(job, &[vector(1, 3.0), vector(2, 4.0)]).await
+            })
+            .await
+            .unwrap();
+    }
+    let segments = store.read().segments(job).await.unwrap();
+    assert_eq!(segments, [segment(0, 0, "second"), segment(0, 1, "second"), segment(1, 0, "later")]);
+    assert_eq!(store.read().embeddings(job, 1, 9).await.unwrap(), [vector(1, 3.0), vector(2, 4.0)]);
+    assert_eq!(store.read().embeddings(job, 0, 1).await.unwrap(), [vector(0, 1.0)]);
+}

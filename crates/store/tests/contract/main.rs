@@ -1,0 +1,72 @@
+//! One contract, kept by both databases: every behaviour here runs on SQLite and on PostgreSQL.
+
+mod archive;
+mod coordination;
+mod jobs;
+mod letters;
+mod messages;
+mod schema;
+mod tasks;
+mod world;
+mod writers;
+
+/// Makes one test of each behaviour for each database.
+macro_rules! on_both {
+    ($($module:ident: $($behaviour:ident)+;)+) => {
+        mod sqlite {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::$module::$behaviour(crate::world::World::sqlite().await).await;
+            })+)+
+        }
+
+        mod postgres {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::$module::$behaviour(crate::world::World::postgres().await).await;
+            })+)+
+        }
+    };
+}
+
+on_both! {
+    archive:
+        hostile_queries_find_something_or_nothing_but_never_fail
+        reindexed_passages_replace_and_generations_swap
+        vectors_of_another_model_or_dimension_are_refused
+        words_and_vectors_find_passages;
+    coordination:
+        a_stale_terms_write_is_refused
+        fences_only_grow
+        leases_are_renewed_by_id_and_fence
+        one_leads_and_the_next_has_a_higher_term
+        workers_are_upserted_and_lost;
+    jobs:
+        changes_of_a_job_are_seen
+        events_are_numbered_without_gaps
+        paging_is_stable_while_jobs_arrive
+        results_are_stored_once
+        submit_is_idempotent;
+    letters:
+        a_letter_is_indexed_once_and_replayed
+        letters_are_paged_with_a_total;
+    messages:
+        a_message_has_its_effect_once
+        the_outbox_survives_and_is_relayed;
+    schema:
+        an_unmigrated_database_is_refused
+        migrations_go_up_down_and_up;
+    tasks:
+        a_group_is_finished_in_one_go
+        cancelled_tasks_are_never_finished
+        counts_and_stats_agree
+        dead_tasks_come_back_by_redrive
+        finishing_with_an_old_dispatch_is_stale
+        planning_twice_plans_once
+        release_goes_by_plan;
+    writers:
+        a_dropped_transaction_changes_nothing
+        a_write_can_be_spawned_and_borrow
+        many_writers_lose_no_update
+        text_with_nul_and_numbers_that_are_none_are_stored;
+}

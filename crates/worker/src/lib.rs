@@ -1,0 +1,22 @@
+//! What every worker does around its own work: the way of a task from its delivery to its report.
+//!
+//! - [`Desk`] takes a task in hand, and turns what became of it into a report and a verdict for the broker.
+//! - [`Shelf`] has the models: fetched when missing, checked, loaded once, unloaded when others need the room.
+//! - [`Engine`] runs a model under a lease, on the threads that the other slots leave free.
+//! - [`watch_parts`] keeps readiness right.
+
+mod desk;
+mod engine;
+mod gate;
+mod hand;
+mod parts;
+mod settings;
+mod shelf;
+mod threads;
+
+pub use desk::{Desk, deadline, wrong_kind};
+pub use engine::Engine;
+pub use hand::{Hand, Stopped};
+pub use parts::watch_parts;
+pub use settings::WorkSettings;
+pub use shelf::{Loadable, Shelf};

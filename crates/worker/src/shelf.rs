@@ -1,0 +1,258 @@
+//! The models of a worker.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::task::spawn_blocking;
+use warren_fault::{Code, Fault};
+use warren_host::Part;
+use warren_inference::{Device, InferenceError};
+use warren_leases::TaskInHand;
+use warren_models::{Cache, Catalogue, Family, Model, ModelDir, ModelError, ModelsSettings, PullOptions, Status};
+use warren_telemetry::metrics;
+
+use crate::WorkSettings;
+
+/// How often the files are looked at for damage.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// A kind of model that this worker runs.
+pub trait Loadable: Sized + Send + Sync + 'static {
+    /// Which models of the catalogue are of this kind.
+    const FAMILY: Family;
+
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// [`InferenceError`]; the message names the file at fault.
+    fn load(model: &Model, files: &ModelDir, device: Device) -> Result<Self, InferenceError>;
+}
+
+/// Finds, fetches, checks and keeps models. Cheap to clone.
+#[derive(Debug)]
+pub struct Shelf<M>(Arc<Inner<M>>);
+
+impl<M> Clone for Shelf<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Inner<M> {
+    catalogue: Catalogue,
+    cache: Cache,
+    device: Device,
+    pull: bool,
+    most: usize,
+    loaded: Mutex<HashMap<String, Arc<Place<M>>>>,
+}
+
+/// Where one model is, once it is loaded.
+#[derive(Debug)]
+struct Place<M> {
+    model: Mutex<Option<Arc<M>>>,
+    used: Mutex<Instant>,
+}
+
+impl<M: Loadable> Shelf<M> {
+    /// A shelf of the built-in catalogue.
+    pub fn new(models: &ModelsSettings, work: &WorkSettings, device: Device) -> Self {
+        Self(Arc::new(Inner {
+            catalogue: Catalogue::builtin(),
+            cache: Cache::with(models),
+            device,
+            pull: work.pull,
+            most: work.models_loaded,
+            loaded: Mutex::default(),
+        }))
+    }
+
+    /// Where the models run.
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// The catalogue's entry.
+    ///
+    /// # Errors
+    /// `ModelUnknown`, or `Unsupported` for a model of another kind; both are the caller's.
+    pub fn model(&self, name: &str) -> Result<Model, Fault> {
+        let model = self.0.catalogue.get(name).map_err(|error| error.fault())?;
+        if model.family == M::FAMILY {
+            Ok(model.clone())
+        } else {
+            Err(Fault::permanent(Code::Unsupported, format!("model `{name}` cannot do this kind of work")))
+        }
+    }
+
+    /// The model's files, checked; fetched first if they are missing and the settings allow it.
+    ///
+    /// # Errors
+    /// `ModelMissing`, `ModelCorrupt`, `InsufficientDisk`: all for later, when somebody has mended it.
+    pub async fn files(&self, model: &Model, task: &TaskInHand) -> Result<ModelDir, Fault> {
+        let shelf = self.clone();
+        let (model, task) = (model.clone(), task.clone());
+        let found = spawn_blocking(move || match shelf.0.cache.open(&model) {
+            Err(ModelError::Missing { .. }) if shelf.0.pull => {
+                task.now(&format!("fetching model {}", model.name));
+                tracing::info!(model = model.name, "fetching the model");
+                shelf.0.cache.pull(&model, PullOptions::default(), &|_| ())?;
+                shelf.0.cache.open(&model)
+            }
+            found => found,
+        });
+        found.await.map_err(|panic| Fault::retryable(Code::Internal, panic.to_string()))?.map_err(|error| error.fault())
+    }
+
+    /// The model, loaded. Blocks while it is being loaded, here or for another task.
+    ///
+    /// # Errors
+    /// What loading it fails with.
+    pub fn open(&self, model: &Model, files: &ModelDir) -> Result<Arc<M>, InferenceError> {
+        let place = self.place(&model.name);
+        let mut loaded = place.model.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &*loaded {
+            return Ok(loaded.clone());
+        }
+        self.make_room(&model.name);
+        let started = Instant::now();
+        let fresh = Arc::new(M::load(model, files, self.0.device)?);
+        let seconds = started.elapsed().as_secs_f64();
+        metrics::MODEL_LOAD_SECONDS.record(seconds, &[("model", &model.name)]);
+        tracing::info!(model = model.name, device = %self.0.device, seconds, "model loaded");
+        *loaded = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    fn place(&self, name: &str) -> Arc<Place<M>> {
+        let mut places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Place { model: Mutex::new(None), used: Mutex::new(Instant::now()) });
+        let place = places.entry(name.to_owned()).or_insert_with(new).clone();
+        *place.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        place
+    }
+
+    /// Unloads what was used longest ago and is in nobody's hands, until one more model fits.
+    fn make_room(&self, wanted: &str) {
+        let mut places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // A place that somebody holds is being loaded or about to be used.
+        let idle = |name: &String, place: &Arc<Place<M>>| {
+            name != wanted
+                && Arc::strong_count(place) == 1
+                && place
+                    .model
+                    .try_lock()
+                    .is_ok_and(|model| model.as_ref().is_some_and(|model| Arc::strong_count(model) == 1))
+        };
+        while places.len() > self.0.most {
+            let oldest = places
+                .iter()
+                .filter(|(name, place)| idle(name, place))
+                .min_by_key(|(_, place)| *place.used.lock().unwrap_or_else(PoisonError::into_inner))
+                .map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { return };
+            places.remove(&oldest);
+            tracing::info!(model = oldest, "model unloaded to make room");
+        }
+    }
+
+    /// Keeps `part` ready while no model in the cache is damaged.
+    pub async fn watch(&self, part: &Part) {
+        loop {
+            let shelf = self.clone();
+            // A panic is in the log; the next look may fare better.
+            if let Ok(damaged) = spawn_blocking(move || shelf.damaged()).await {
+                part.set(damaged.map_or(Ok(()), Err));
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+        }
+    }
+
+    /// The first damaged model in the cache. Files are hashed once and again only when they change.
+    fn damaged(&self) -> Option<String> {
+        let models = self.0.catalogue.models().iter().filter(|model| model.family == M::FAMILY);
+        models.filter(|model| self.0.cache.status(model) != Status::Missing).find_map(|model| {
+            match self.0.cache.check(model) {
+                Status::Corrupt { file, reason } => Some(format!(
+                    "ModelCorrupt: {}: {file}: {reason}; mend it with `warren models pull --force {}`",
+                    model.name, model.name
+                )),
+                Status::Ready | Status::Missing => None,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fake(String);
+
+    impl Loadable for Fake {
+        const FAMILY: Family = Family::Whisper;
+
+        fn load(model: &Model, _files: &ModelDir, _device: Device) -> Result<Self, InferenceError> {
+            Ok(Self(model.name.clone()))
+        }
+    }
+
+    fn shelf(most: usize) -> Shelf<Fake> {
+        let work = WorkSettings { models_loaded: most, ..WorkSettings::default() };
+        Shelf::new(&ModelsSettings::default(), &work, Device::Cpu)
+    }
+
+    fn open(shelf: &Shelf<Fake>, name: &str) -> Arc<Fake> {
+        let model = shelf.model(name).expect("in the catalogue");
+        let nowhere = PathBuf::new;
+        let files = ModelDir { name: name.to_owned(), weights: nowhere(), config: nowhere(), tokenizer: nowhere() };
+        shelf.open(&model, &files).expect("loaded")
+    }
+
+    fn names(shelf: &Shelf<Fake>) -> Vec<String> {
+        let mut names: Vec<_> = shelf.0.loaded.lock().unwrap().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_model_is_loaded_once_and_makes_room_when_unused() {
+        let shelf = shelf(2);
+        let first = open(&shelf, "tiny.en");
+        assert!(Arc::ptr_eq(&first, &open(&shelf, "tiny.en")));
+        assert_eq!(first.0, "tiny.en");
+        drop(first);
+        drop(open(&shelf, "base"));
+        drop(open(&shelf, "tiny.en"));
+        drop(open(&shelf, "small"));
+        assert_eq!(names(&shelf), ["small", "tiny.en"], "base was used longest ago");
+    }
+
+    #[test]
+    fn a_model_in_use_stays() {
+        let shelf = shelf(1);
+        let used = open(&shelf, "tiny.en");
+        drop(open(&shelf, "base"));
+        assert_eq!(names(&shelf), ["base", "tiny.en"]);
+        drop(used);
+        drop(open(&shelf, "small"));
+        assert_eq!(names(&shelf), ["small"]);
+    }
+
+    #[test]
+    fn unknown_and_unfit_models_are_the_callers_fault() {
+        let shelf = shelf(1);
+        let unknown = shelf.model("tiny.xx").expect_err("unknown");
+        assert!(unknown.is_input() && unknown.cause().code == Code::ModelUnknown);
+        let bert = Catalogue::builtin().models().iter().find(|m| m.family == Family::Bert).expect("one").name.clone();
+        let unfit = shelf.model(&bert).expect_err("not speech");
+        assert!(unfit.is_input() && unfit.cause().code == Code::Unsupported);
+    }
+}

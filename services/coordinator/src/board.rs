@@ -1,0 +1,210 @@
+//! What the leader keeps in memory of open work. The rows are the truth; this is loaded from them at the start of a
+//! term and follows each commit.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+use warren_clock::UnixMillis;
+use warren_jobs::{
+    TaskKind,
+    release::{JobKey, ReleaseSettings, Scheduler},
+};
+
+use crate::sessions::Sessions;
+
+/// A task that is in the outbox, in the broker, with a worker or on the retry ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Out {
+    /// Its job.
+    pub job: Uuid,
+    /// Its kind.
+    pub kind: TaskKind,
+    /// The current dispatch; any other is stale.
+    pub dispatch: u32,
+}
+
+/// What a committed transaction means for the board.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// New waiting tasks: job, kind, how many, device seconds of each.
+    pub waiting: Vec<(JobKey<Uuid>, TaskKind, u64, f64)>,
+    /// Jobs of which one task at a time goes out: it is waiting or out, as long as there is one.
+    pub keep_going: Vec<(JobKey<Uuid>, TaskKind, f64)>,
+    /// Tasks that are released now without the scheduler's choice: replayed ones.
+    pub released: Vec<(Uuid, JobKey<Uuid>, Out)>,
+    /// Tasks that are no longer out.
+    pub ended: Vec<Uuid>,
+    /// Jobs that ended; whatever they had waiting or out is void.
+    pub finished: Vec<Uuid>,
+    /// Jobs that somebody may be watching.
+    pub touched: Vec<Uuid>,
+}
+
+impl Changes {
+    /// Adds what another part of the same transaction did.
+    pub fn merge(&mut self, other: Self) {
+        self.waiting.extend(other.waiting);
+        self.keep_going.extend(other.keep_going);
+        self.released.extend(other.released);
+        self.ended.extend(other.ended);
+        self.finished.extend(other.finished);
+        self.touched.extend(other.touched);
+    }
+}
+
+/// The schedulers, one a kind, and the released tasks.
+#[derive(Debug)]
+pub struct Board {
+    schedulers: BTreeMap<TaskKind, Scheduler<Uuid>>,
+    out: HashMap<Uuid, Out>,
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(settings: &ReleaseSettings) -> Self {
+        let schedulers =
+            TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(settings.clone(), 0))).collect();
+        Self { schedulers, out: HashMap::new() }
+    }
+
+    /// Follows a commit. Returns the tasks whose workers must be told to stop.
+    pub fn apply(&mut self, changes: &Changes, now: UnixMillis) -> Vec<Uuid> {
+        let now_ms = u64::try_from(now.0).unwrap_or(0);
+        for task in &changes.ended {
+            if let Some(out) = self.out.remove(task) {
+                self.scheduler(out.kind).released_ended(&out.job);
+            }
+        }
+        for (job, kind, tasks, cost) in &changes.waiting {
+            self.scheduler(*kind).add(job, *tasks, *cost, now_ms);
+        }
+        for (task, job, out) in &changes.released {
+            self.scheduler(out.kind).add_released(job, 1, now_ms);
+            self.out.insert(*task, out.clone());
+        }
+        for (job, kind, cost) in &changes.keep_going {
+            let scheduler = self.scheduler(*kind);
+            if scheduler.of_job(&job.id) == (0, 0) {
+                scheduler.add(job, 1, *cost, now_ms);
+            }
+        }
+        let mut stopped = Vec::new();
+        for job in &changes.finished {
+            for scheduler in self.schedulers.values_mut() {
+                scheduler.remove_job(job);
+            }
+            stopped.extend(self.out.iter().filter(|(_, out)| out.job == *job).map(|(task, _)| *task));
+            self.out.retain(|_, out| out.job != *job);
+        }
+        stopped
+    }
+
+    /// Follows the coming and going of workers.
+    pub fn set_slots(&mut self, sessions: &Sessions) {
+        for (kind, scheduler) in &mut self.schedulers {
+            scheduler.set_slots(sessions.slots(*kind));
+        }
+    }
+
+    /// Up to `most` decisions for one kind: how many tasks of which job go out now, in order.
+    pub fn decide(&mut self, kind: TaskKind, most: usize, now: UnixMillis) -> Vec<(Uuid, u64)> {
+        let now_ms = u64::try_from(now.0).unwrap_or(0);
+        let scheduler = self.scheduler(kind);
+        let mut picked: Vec<(Uuid, u64)> = Vec::new();
+        for _ in 0..most {
+            let Some(job) = scheduler.next(now_ms) else { break };
+            match picked.iter_mut().find(|(known, _)| *known == job) {
+                Some((_, tasks)) => *tasks += 1,
+                None => picked.push((job, 1)),
+            }
+        }
+        picked
+    }
+
+    /// A decided task is out under this dispatch.
+    pub fn went_out(&mut self, task: Uuid, out: Out) {
+        self.out.insert(task, out);
+    }
+
+    /// Decisions whose rows were not there any more: the job ended meanwhile.
+    pub fn came_to_nothing(&mut self, job: Uuid, kind: TaskKind, tasks: u64) {
+        for _ in 0..tasks {
+            self.scheduler(kind).released_ended(&job);
+        }
+    }
+
+    /// Decisions that could not be written.
+    pub fn put_back(&mut self, job: Uuid, kind: TaskKind, tasks: u64, now: UnixMillis) {
+        for _ in 0..tasks {
+            self.scheduler(kind).put_back(&job, u64::try_from(now.0).unwrap_or(0));
+        }
+    }
+
+    /// A released task, if it is out.
+    pub fn out(&self, task: Uuid) -> Option<&Out> {
+        self.out.get(&task)
+    }
+
+    /// Waiting and released tasks of a kind.
+    pub fn open(&self, kind: TaskKind) -> (u64, u64) {
+        self.schedulers.get(&kind).map_or((0, 0), |scheduler| (scheduler.waiting(), scheduler.released()))
+    }
+
+    fn scheduler(&mut self, kind: TaskKind) -> &mut Scheduler<Uuid> {
+        self.schedulers.get_mut(&kind).expect("there is a scheduler for every kind")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_jobs::JobClass;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    fn key(id: u128) -> JobKey<Uuid> {
+        JobKey { id: Uuid::from_u128(id), caller: "anna".to_owned(), class: JobClass::Default }
+    }
+
+    fn waiting(id: u128, tasks: u64) -> Changes {
+        Changes { waiting: vec![(key(id), TaskKind::Transcribe, tasks, 5.0)], ..Changes::default() }
+    }
+
+    #[test]
+    fn a_task_goes_out_ends_and_makes_room() {
+        let mut board = Board::new(&ReleaseSettings::default());
+        board.apply(&waiting(1, 5), NOW);
+        assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), [(Uuid::from_u128(1), 2)], "a window of two");
+        for task in [11, 12] {
+            let out = Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 };
+            board.went_out(Uuid::from_u128(task), out);
+        }
+        assert!(board.decide(TaskKind::Transcribe, 64, NOW).is_empty());
+        board.apply(&Changes { ended: vec![Uuid::from_u128(11)], ..Changes::default() }, NOW);
+        assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), [(Uuid::from_u128(1), 1)]);
+    }
+
+    #[test]
+    fn a_finished_job_leaves_nothing_behind_and_its_workers_are_told() {
+        let mut board = Board::new(&ReleaseSettings::default());
+        board.apply(&waiting(1, 5), NOW);
+        board.decide(TaskKind::Transcribe, 1, NOW);
+        board.went_out(
+            Uuid::from_u128(11),
+            Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 },
+        );
+        let stopped = board.apply(&Changes { finished: vec![Uuid::from_u128(1)], ..Changes::default() }, NOW);
+        assert_eq!(stopped, [Uuid::from_u128(11)]);
+        assert_eq!(board.open(TaskKind::Transcribe), (0, 0));
+    }
+
+    #[test]
+    fn decisions_that_were_not_written_are_made_again() {
+        let mut board = Board::new(&ReleaseSettings::default());
+        board.apply(&waiting(1, 1), NOW);
+        let picked = board.decide(TaskKind::Transcribe, 64, NOW);
+        board.put_back(picked[0].0, TaskKind::Transcribe, picked[0].1, NOW);
+        assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), picked);
+    }
+}

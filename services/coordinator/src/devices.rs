@@ -1,0 +1,323 @@
+//! Device leases while this coordinator leads: the pure table, its rows, and the workers that wait for an answer.
+//!
+//! The table decides under a lock; a grant is written to the store under the term before its holder hears of it, so a
+//! coordinator that has lost its term cannot give a device away.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use warren_clock::{Clock, UnixMillis};
+use warren_jobs::{
+    JobClass,
+    lease::{Acquired, DeviceSpec, Holder, Lease, LeaseTable, LeaseTiming, Renewed, Request, Yield},
+};
+use warren_store::{Store, StoreError, Term};
+
+use crate::{sessions::Sessions, settings::DeviceSettings};
+
+/// How often time is let pass in the table.
+const TICK: Duration = Duration::from_millis(200);
+
+/// States of a lease's row.
+const GRANTED: &str = "granted";
+const DRAINING: &str = "draining";
+
+/// Answer to a worker that asked for a device.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// It may start.
+    Granted(Lease),
+    /// It should ask again.
+    Waiting {
+        /// 0 = next.
+        position: usize,
+        /// Who is in the way.
+        held_by: String,
+    },
+    /// It can never fit.
+    TooLarge {
+        /// Why, in numbers.
+        arithmetic: String,
+    },
+    /// No device of this name is in `devices` of the settings.
+    UnknownDevice,
+}
+
+/// The devices of one term.
+#[derive(Debug)]
+pub struct Devices {
+    term: Term,
+    store: Store,
+    clock: Clock,
+    timing: LeaseTiming,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: LeaseTable,
+    waiters: HashMap<Holder, oneshot::Sender<Lease>>,
+}
+
+impl Devices {
+    /// Takes over what earlier coordinators granted.
+    ///
+    /// # Errors
+    /// When the store is away or the term is lost.
+    pub async fn load(
+        term: Term,
+        store: Store,
+        clock: Clock,
+        settings: &[DeviceSettings],
+    ) -> Result<Self, StoreError> {
+        let timing = LeaseTiming::default();
+        let mut table = LeaseTable::new(timing.clone());
+        for device in settings {
+            table.set_device(spec(device));
+        }
+        let leases = store.read().leases().await?.iter().map(|row| from_row(row, &timing)).collect::<Vec<_>>();
+        let known: Vec<_> = settings.iter().map(spec).collect();
+        let tx = store.begin_as_leader(term).await?;
+        for device in &known {
+            let memory = device.budget_bytes() as i64;
+            tx.upsert_device(&device.name, memory, i64::from(device.max_concurrent)).await?;
+        }
+        tx.commit().await?;
+        let fences =
+            store.read().devices().await?.into_iter().map(|row| (row.name, row.last_fence as u64)).collect::<Vec<_>>();
+        table.load(fences, leases, millis(clock.now()));
+        let inner = Mutex::new(Inner { table, waiters: HashMap::new() });
+        Ok(Self { term, store, clock, timing, inner, changed: Notify::new() })
+    }
+
+    /// How long a lease lives without renewal.
+    pub fn ttl_ms(&self) -> u32 {
+        u32::try_from(self.timing.ttl_ms).unwrap_or(u32::MAX)
+    }
+
+    /// Asks for a device, and waits up to `patience` for it.
+    ///
+    /// # Errors
+    /// When a grant cannot be written: the term is lost or the store is away.
+    pub async fn acquire(&self, request: Request, patience: Duration) -> Result<Answer, StoreError> {
+        let holder = request.holder.clone();
+        let device = request.device.clone();
+        let waiting = match self.ask(request) {
+            (Acquired::Granted(lease), _) => {
+                self.write(&lease).await?;
+                return Ok(Answer::Granted(lease));
+            }
+            (Acquired::TooLarge { arithmetic }, _) => return Ok(Answer::TooLarge { arithmetic }),
+            (Acquired::UnknownDevice, _) => return Ok(Answer::UnknownDevice),
+            (Acquired::Queued { .. }, waiting) => waiting,
+        };
+        self.changed.notify_one();
+        match tokio::time::timeout(patience, waiting).await {
+            Ok(Ok(lease)) => Ok(Answer::Granted(lease)),
+            // Replaced by a later call of the same slot, or the term is over.
+            Ok(Err(_)) | Err(_) => {
+                let mut inner = self.lock();
+                // A grant may have come between the timeout and this lock: it is the holder's, and asking again
+                // returns it.
+                inner.waiters.remove(&holder);
+                let position =
+                    inner.table.waiting().filter(|(r, _)| r.device == device).position(|(r, _)| r.holder == holder);
+                let held_by = inner.table.leases().find(|lease| lease.device == device).map(|l| l.holder.worker.clone());
+                Ok(Answer::Waiting { position: position.unwrap_or(0), held_by: held_by.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Asks the table. Whoever is queued is told of the grant by the receiver.
+    fn ask(&self, request: Request) -> (Acquired, oneshot::Receiver<Lease>) {
+        let (sender, receiver) = oneshot::channel();
+        let holder = request.holder.clone();
+        let mut inner = self.lock();
+        let acquired = inner.table.acquire(request, self.now());
+        if matches!(acquired, Acquired::Queued { .. }) {
+            inner.waiters.insert(holder, sender);
+        }
+        (acquired, receiver)
+    }
+
+    /// Renews a lease. False: its holder must stop at once.
+    pub fn renew(&self, lease: &str, fence: u64) -> bool {
+        self.lock().table.renew(lease, fence, self.now()) != Renewed::Lost
+    }
+
+    /// Takes a lease back.
+    ///
+    /// # Errors
+    /// When its row cannot be deleted; the table has freed it all the same.
+    pub async fn release(&self, lease: &str, fence: u64) -> Result<(), StoreError> {
+        if !self.lock().table.release(lease, fence, self.now()) {
+            return Ok(());
+        }
+        self.changed.notify_one();
+        // The table knew it, so it is an id of ours.
+        let gone = [(lease.parse().unwrap_or_default(), fence as i64)];
+        self.delete(&gone).await
+    }
+
+    /// Leases and waiting requests, for people: (leases, number waiting).
+    pub fn snapshot(&self) -> (Vec<Lease>, usize) {
+        let inner = self.lock();
+        (inner.table.leases().cloned().collect(), inner.table.waiting().count())
+    }
+
+    /// Lets time pass until `stopping`: expires, drains, grants, and asks holders to yield.
+    ///
+    /// # Errors
+    /// When the term is lost.
+    pub async fn run(&self, sessions: &Mutex<Sessions>, stopping: &CancellationToken) -> Result<(), StoreError> {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return Ok(()),
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let (ticked, yields) = {
+                let mut inner = self.lock();
+                let now = self.now();
+                (inner.table.tick(now), inner.table.wants_yield(now))
+            };
+            for lease in &ticked.expired {
+                tracing::warn!(lease = lease.id, device = lease.device, worker = lease.holder.worker, "lease expired; it drains");
+                self.mark_draining(lease).await?;
+            }
+            if !ticked.freed.is_empty() {
+                let freed = ticked.freed.iter().map(|lease| (id(lease), lease.fence as i64)).collect::<Vec<_>>();
+                self.delete(&freed).await?;
+            }
+            for lease in ticked.granted {
+                self.write(&lease).await?;
+                let waiter = self.lock().waiters.remove(&lease.holder);
+                if let Some(waiter) = waiter {
+                    // A waiter that just gave up asks again and gets the same lease.
+                    let _ = waiter.send(lease);
+                }
+            }
+            ask_to_yield(sessions, yields);
+        }
+    }
+
+    /// Writes a grant; one that cannot be written is taken back.
+    async fn write(&self, lease: &Lease) -> Result<(), StoreError> {
+        let written = self.write_row(lease).await;
+        if written.is_err() {
+            self.lock().table.release(&lease.id, lease.fence, self.now());
+        }
+        written
+    }
+
+    async fn write_row(&self, lease: &Lease) -> Result<(), StoreError> {
+        let tx = self.store.begin_as_leader(self.term).await?;
+        tx.grant_lease(&to_row(id(lease), lease)).await?;
+        tx.commit().await
+    }
+
+    async fn mark_draining(&self, lease: &Lease) -> Result<(), StoreError> {
+        let tx = self.store.begin_as_leader(self.term).await?;
+        tx.set_lease_state(id(lease), lease.fence as i64, DRAINING).await?;
+        tx.commit().await
+    }
+
+    async fn delete(&self, leases: &[(Uuid, i64)]) -> Result<(), StoreError> {
+        let tx = self.store.begin_as_leader(self.term).await?;
+        for (id, fence) in leases {
+            tx.delete_lease(*id, *fence).await?;
+        }
+        tx.commit().await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while leases are locked")
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.clock.now())
+    }
+}
+
+fn ask_to_yield(sessions: &Mutex<Sessions>, yields: Vec<Yield>) {
+    let sessions = sessions.lock().expect("no panic while sessions are locked");
+    for wanted in yields {
+        sessions.ask_to_yield(&wanted.holder.worker, wanted.lease, wanted.urgent);
+    }
+}
+
+fn id(lease: &Lease) -> Uuid {
+    lease.id.parse().expect("lease ids are made of UUIDs")
+}
+
+fn millis(moment: UnixMillis) -> u64 {
+    u64::try_from(moment.0).unwrap_or(0)
+}
+
+/// The machine's own memory counts half for the models of the CPU: the other half is for everybody else.
+fn spec(settings: &DeviceSettings) -> DeviceSpec {
+    let memory_bytes = match settings.memory_mib {
+        0 => machine_memory() / 2,
+        mib => mib << 20,
+    };
+    // QUEUES: max(512 MB, 8 %), but a small budget is not eaten up by its reserve.
+    let reserve_bytes = (memory_bytes / 100 * 8).max(512 << 20).min(memory_bytes / 4);
+    DeviceSpec {
+        name: settings.name.clone(),
+        max_concurrent: settings.max_concurrent,
+        memory_bytes,
+        reserve_bytes,
+    }
+}
+
+fn machine_memory() -> u64 {
+    std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:").map(str::to_owned)))
+        .and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        .map_or(4 << 30, |kib| kib << 10)
+}
+
+fn to_row(id: Uuid, lease: &Lease) -> warren_store::Lease {
+    warren_store::Lease {
+        id,
+        device: lease.device.clone(),
+        model: lease.model.clone(),
+        worker: lease.holder.worker.clone(),
+        boot: lease.holder.boot.clone(),
+        slot: i64::from(lease.holder.slot),
+        fence: lease.fence as i64,
+        state: GRANTED.to_owned(),
+        memory_bytes: lease.memory_bytes as i64,
+        granted: UnixMillis(lease.granted_ms as i64),
+        expires: UnixMillis(lease.expires_ms as i64),
+    }
+}
+
+fn from_row(row: &warren_store::Lease, timing: &LeaseTiming) -> Lease {
+    let expires_ms = millis(row.expires);
+    Lease {
+        id: row.id.to_string(),
+        device: row.device.clone(),
+        holder: Holder {
+            worker: row.worker.clone(),
+            boot: row.boot.clone(),
+            slot: u32::try_from(row.slot).unwrap_or(0),
+        },
+        model: row.model.clone(),
+        memory_bytes: row.memory_bytes as u64,
+        // Not kept: after a hand-over a lease is nobody's favourite.
+        class: JobClass::Default,
+        fence: row.fence as u64,
+        granted_ms: millis(row.granted),
+        expires_ms,
+        draining_until_ms: (row.state == DRAINING).then_some(expires_ms + timing.grace_ms),
+    }
+}

@@ -1,0 +1,141 @@
+//! One term of leadership: everything that the leader's parts share, and what follows each commit.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+use warren_blob::Blobs;
+use warren_broker::Broker;
+use warren_clock::Clock;
+use warren_jobs::release::JobKey;
+use warren_messages::{
+    ids::{JobId, TaskId},
+    wire::Notice,
+};
+use warren_relay::Relay;
+use warren_store::{Job, Store, StoreError, Term, Tx};
+
+use crate::{
+    board::{Board, Changes},
+    devices::Devices,
+    sessions::Sessions,
+    settings::Settings,
+};
+
+/// What outlives a term.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// RabbitMQ.
+    pub broker: Broker,
+    /// Object storage.
+    pub blobs: Blobs,
+    /// Time and ids.
+    pub clock: Clock,
+    /// The outbox's way out.
+    pub relay: Relay,
+    /// As read at the start.
+    pub settings: Arc<Settings>,
+}
+
+/// The leader's state during one term.
+#[derive(Debug)]
+pub struct Lead {
+    /// Every write is made under it.
+    pub term: Term,
+    /// What outlives the term.
+    pub parts: Parts,
+    /// Who may use which device.
+    pub devices: Devices,
+    /// Woken when tasks may be released.
+    pub release: Notify,
+    sessions: Mutex<Sessions>,
+    board: Mutex<Board>,
+}
+
+impl Lead {
+    /// Starts a term with what the rows say.
+    ///
+    /// # Errors
+    /// When the store is away or the term is lost already.
+    pub async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
+        let devices =
+            Devices::load(term, parts.store.clone(), parts.clock.clone(), &parts.settings.devices).await?;
+        let board = crate::load::board(&parts.store, parts.clock.now()).await?;
+        Ok(Self {
+            term,
+            parts,
+            devices,
+            release: Notify::new(),
+            sessions: Mutex::default(),
+            board: Mutex::new(board),
+        })
+    }
+
+    /// The workers.
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().expect("no panic while sessions are locked")
+    }
+
+    /// The same, for the parts that lock it themselves.
+    pub const fn sessions_mutex(&self) -> &Mutex<Sessions> {
+        &self.sessions
+    }
+
+    /// The open work.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().expect("no panic while the board is locked")
+    }
+
+    /// Begins a transaction under the term.
+    ///
+    /// # Errors
+    /// [`StoreError::TermLost`] when somebody else leads.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        self.parts.store.begin_as_leader(self.term).await
+    }
+
+    /// Commits it. Afterwards the board, the outbox, whoever watches and the workers learn of its changes.
+    ///
+    /// # Errors
+    /// When it cannot be committed; then nobody learns of anything.
+    pub async fn commit(&self, tx: Tx, changes: &Changes) -> Result<(), StoreError> {
+        tx.commit().await?;
+        self.follow(changes).await;
+        Ok(())
+    }
+
+    /// What has to happen after a commit.
+    pub async fn follow(&self, changes: &Changes) {
+        self.tell_workers(changes);
+        self.parts.relay.committed();
+        self.release.notify_one();
+        let jobs: BTreeSet<Uuid> = changes.touched.iter().chain(&changes.finished).copied().collect();
+        for job in jobs {
+            self.parts.broker.notice(&Notice { job: JobId(job).to_string(), sequence: 0 }).await;
+        }
+    }
+
+    /// Takes note of workers that came, went or began to drain.
+    pub fn count_slots(&self) {
+        let sessions = self.sessions();
+        self.board().set_slots(&sessions);
+    }
+
+    fn tell_workers(&self, changes: &Changes) {
+        let stopped = self.board().apply(changes, self.parts.clock.now());
+        let sessions = self.sessions();
+        for task in stopped {
+            sessions.cancel(TaskId(task));
+        }
+    }
+}
+
+/// A job as the scheduler knows it.
+pub fn key(job: &Job) -> JobKey<Uuid> {
+    JobKey { id: job.id, caller: job.caller.clone(), class: job.class }
+}

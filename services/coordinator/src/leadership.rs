@@ -1,0 +1,119 @@
+//! Who leads: one row with a term. Taking it, keeping it, and giving way in time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use warren_host::Part;
+use warren_store::{StoreError, Term};
+
+use crate::{
+    duties,
+    lead::{Lead, Parts},
+};
+
+/// The lead while this coordinator has it.
+pub type Current = watch::Receiver<Option<Arc<Lead>>>;
+
+/// Takes turns at leading until `stopping`.
+pub async fn run(
+    parts: Parts,
+    current: watch::Sender<Option<Arc<Lead>>>,
+    store_health: Part,
+    stopping: CancellationToken,
+) {
+    let timing = &parts.settings.leader;
+    let (name, address) = (timing.name.clone(), parts.settings.grpc.address());
+    let ttl = Duration::from_millis(timing.ttl_ms);
+    while !stopping.is_cancelled() {
+        match parts.store.try_lead(&name, &address, ttl).await {
+            Ok(Some(term)) => {
+                store_health.ready();
+                lead(term, &parts, &current, &stopping).await;
+            }
+            Ok(None) => store_health.ready(),
+            Err(error) => store_health.down(error.to_string()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(timing.poll_ms)) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+async fn lead(
+    term: Term,
+    parts: &Parts,
+    current: &watch::Sender<Option<Arc<Lead>>>,
+    stopping: &CancellationToken,
+) {
+    let since = Instant::now();
+    let lead = match Lead::start(term, parts.clone()).await {
+        Ok(lead) => Arc::new(lead),
+        Err(error) => {
+            tracing::warn!(%error, "could not take the lead");
+            return;
+        }
+    };
+    tracing::info!(term = term.0, "leading");
+    let over = stopping.child_token();
+    let mut work = JoinSet::new();
+    duties::start(&lead, &mut work, &over);
+    current.send_replace(Some(Arc::clone(&lead)));
+
+    keep(&lead, since, &over, &mut work).await;
+
+    current.send_replace(None);
+    over.cancel();
+    // Each duty ends at its next await on the token; what is in a transaction ends with the term check.
+    while let Some(ended) = work.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a duty of the leader panicked");
+        }
+    }
+    if let Err(error) = parts.store.resign(term).await {
+        tracing::debug!(%error, "term not given back; it runs out by itself");
+    }
+    tracing::info!(term = term.0, "no longer leading");
+}
+
+/// Renews the term until it is lost, a duty ends, or the process stops.
+async fn keep(lead: &Lead, since: Instant, over: &CancellationToken, work: &mut JoinSet<Result<(), StoreError>>) {
+    let timing = &lead.parts.settings.leader;
+    let mut every = tokio::time::interval(Duration::from_millis(timing.renew_ms));
+    let step_down = Duration::from_millis(timing.step_down_ms);
+    let ttl = Duration::from_millis(timing.ttl_ms);
+    let mut renewed = since;
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return,
+            ended = work.join_next() => {
+                match ended {
+                    Some(Ok(Ok(()))) => tracing::error!("a duty of the leader ended by itself"),
+                    Some(Ok(Err(error))) => tracing::warn!(%error, "stepping down"),
+                    Some(Err(error)) => tracing::error!(%error, "a duty of the leader panicked"),
+                    None => {}
+                }
+                return;
+            }
+            _ = every.tick() => {
+                // The term counts from when the renewal was sent: the row may be older than its answer.
+                let asked = Instant::now();
+                let patience = step_down.saturating_sub(renewed.elapsed());
+                match tokio::time::timeout(patience, lead.parts.store.renew(lead.term, ttl)).await {
+                    Ok(Ok(true)) => renewed = asked,
+                    Ok(Ok(false)) => {
+                        tracing::warn!(term = lead.term.0, "another coordinator took the lead");
+                        return;
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "term not renewed"),
+                    Err(_) => {}
+                }
+                if renewed.elapsed() >= step_down {
+                    tracing::warn!(term = lead.term.0, "term not renewed in time; stepping down");
+                    return;
+                }
+            }
+        }
+    }
+}

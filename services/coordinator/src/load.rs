@@ -1,0 +1,46 @@
+//! What a new leader finds.
+
+use std::collections::HashMap;
+
+use warren_clock::UnixMillis;
+use warren_jobs::{
+    TaskKind,
+    release::{JobKey, ReleaseSettings},
+};
+use warren_store::{Store, StoreError};
+
+use crate::{
+    board::{Board, Changes, Out},
+    lead,
+};
+
+/// The board as the rows have it.
+///
+/// # Errors
+/// When the store is away.
+pub async fn board(store: &Store, now: UnixMillis) -> Result<Board, StoreError> {
+    let mut board = Board::new(&ReleaseSettings::default());
+    let mut changes = Changes::default();
+    let counts = store.read().open_counts_by_job_kind().await?;
+    let ids: Vec<_> = counts.iter().map(|open| open.job).collect();
+    let jobs: HashMap<_, _> =
+        store.read().jobs_by_id(&ids).await?.into_iter().map(|job| (job.id, job)).collect();
+    for open in counts.iter().filter(|open| open.unreleased > 0) {
+        let job = JobKey { id: open.job, caller: open.caller.clone(), class: open.class };
+        let cost = open.cost / (open.unreleased + open.released) as f64;
+        let language_known = jobs.get(&open.job).is_none_or(|job| job.language.is_some());
+        if open.kind == TaskKind::Transcribe && !language_known {
+            changes.keep_going.push((job, open.kind, cost));
+        } else {
+            changes.waiting.push((job, open.kind, open.unreleased, cost));
+        }
+    }
+    for task in store.read().released_tasks(None).await? {
+        if let Some(job) = jobs.get(&task.job_id) {
+            let dispatch = u32::try_from(task.dispatch).unwrap_or(0);
+            changes.released.push((task.id, lead::key(job), Out { job: task.job_id, kind: task.kind, dispatch }));
+        }
+    }
+    board.apply(&changes, now);
+    Ok(board)
+}

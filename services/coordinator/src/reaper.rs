@@ -1,0 +1,159 @@
+//! Ending what would never end by itself: jobs past their deadline, workers that went silent, tasks that kill workers.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use warren_broker::Outgoing;
+use warren_clock::UnixMillis;
+use warren_fault::Code;
+use warren_jobs::{JobState, fingerprint::fingerprint, retry::RetryPolicy};
+use warren_messages::{
+    envelope::{Envelope, headers},
+    ids::{JobId, TaskId},
+    routes::{DEAD_EXCHANGE, tasks},
+};
+use warren_store::{EventLevel, JobFilter, NewEvent, StoreError, Task};
+
+use crate::{
+    board::{Changes, Out},
+    lead::Lead,
+    releaser,
+    sessions::{InHand, Lost},
+    settle,
+};
+
+/// Inbox rows and sent outbox rows are kept for a week: longer than any message waits anywhere but in the dead letters.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Reaps until `stopping`.
+///
+/// # Errors
+/// When the term is lost.
+pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+    let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s.max(1)));
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        for outcome in [overdue(lead).await, purge(lead).await] {
+            match outcome {
+                Err(StoreError::TermLost) => return Err(StoreError::TermLost),
+                Err(error) => tracing::warn!(%error, "reaper: again in the next round"),
+                Ok(()) => {}
+            }
+        }
+    }
+}
+
+async fn overdue(lead: &Lead) -> Result<(), StoreError> {
+    let now = lead.parts.clock.now();
+    let filter = JobFilter { state: Some(JobState::Running), ..JobFilter::default() };
+    let mut after = None;
+    loop {
+        let page = lead.parts.store.read().jobs(&filter, after.as_ref(), 500).await?;
+        for job in page.iter().filter(|job| job.deadline.is_some_and(|deadline| deadline < now)) {
+            time_out(lead, job.id).await?;
+        }
+        match page.last() {
+            Some(last) if page.len() == 500 => after = Some(last.page_key()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
+    let tx = lead.begin().await?;
+    let mut changes = Changes::default();
+    let now = tx.now();
+    let overdue = |deadline: Option<UnixMillis>| deadline.is_some_and(|deadline| deadline < now);
+    let job = tx.read().job(id).await?;
+    let Some(job) = job.filter(|job| !job.state.is_ended() && overdue(job.deadline)) else { return Ok(()) };
+    let seconds = job.deadline.unwrap_or(now).since(job.started.unwrap_or(now)).as_secs();
+    let step = job.last_step.clone().unwrap_or_else(|| "waiting for a worker".to_owned());
+    let message = format!("ran longer than its limit of {seconds} s; last step: {step}");
+    tx.set_job_error(id, Code::JobTimeout.as_str(), &message).await?;
+    let event = NewEvent::new(EventLevel::Error, "job.timeout", message).with(json!({ "timeout_seconds": seconds }));
+    settle::stop(&tx, &job, JobState::Failed, &event, &mut changes).await?;
+    lead.commit(tx, &changes).await
+}
+
+async fn purge(lead: &Lead) -> Result<(), StoreError> {
+    let tx = lead.begin().await?;
+    tx.purge_outbox(KEPT).await?;
+    tx.purge_inbox(KEPT).await?;
+    tx.purge_requests(KEPT).await?;
+    tx.commit().await
+}
+
+/// A worker is gone. What it was reported running counts a loss; its messages are delivered again by the broker.
+///
+/// # Errors
+/// When the store is away.
+pub async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
+    tracing::warn!(worker = lost.worker, boot = lost.boot, tasks = lost.running.len(), "worker lost");
+    let current = current(lead, lost);
+    let tx = lead.begin().await?;
+    tx.mark_worker_lost(&lost.worker, &lost.boot).await?;
+    let mut changes = Changes::default();
+    for (task, in_hand, out) in &current {
+        let Some(losses) = tx.add_loss(task.0, i64::from(in_hand.dispatch)).await? else { continue };
+        let message = format!("worker {} was lost during `{}`; the task runs again", lost.worker, in_hand.step);
+        let event = NewEvent::new(EventLevel::Warning, "task.worker_lost", message)
+            .with(json!({ "task": task.to_string(), "losses": losses, "step": in_hand.step }));
+        tx.event(out.job, &event).await?;
+        changes.touched.push(out.job);
+    }
+    lead.commit(tx, &changes).await?;
+    for (task, in_hand, _) in &current {
+        if let Some(row) = lead.parts.store.read().task(task.0).await? {
+            let losses = u32::try_from(row.losses).unwrap_or(u32::MAX);
+            if row.state.is_open() && RetryPolicy::default().lost_too_often(losses) {
+                bury(lead, &row, &in_hand.step).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tasks that were really its to run.
+fn current<'a>(lead: &Lead, lost: &'a Lost) -> Vec<(TaskId, &'a InHand, Out)> {
+    let board = lead.board();
+    let out = |(task, in_hand): &'a (TaskId, InHand)| {
+        let out = board.out(task.0).filter(|out| out.dispatch == in_hand.dispatch)?;
+        Some((*task, in_hand, out.clone()))
+    };
+    lost.running.iter().filter_map(out).collect()
+}
+
+/// Makes the dead letter of a task that took too many workers with it. Its own message, delivered once more, is stale.
+async fn bury(lead: &Lead, task: &Task, step: &str) -> Result<(), StoreError> {
+    let job = lead.parts.store.read().job(task.job_id).await?;
+    let row = releaser::message(&lead.parts, task, job.as_ref(), job.as_ref().and_then(|job| job.deadline))?;
+    let cause = format!("{} workers were lost while they ran it; the last step was `{step}`", task.losses);
+    let class = Code::WorkerLost.as_str();
+    let mut envelope = Envelope {
+        message_id: row.message_id.parse().unwrap_or_default(),
+        kind: row.kind,
+        body: row.body,
+        headers: row.headers,
+    };
+    envelope.headers.extend([
+        (headers::LETTER.to_owned(), lead.parts.clock.new_id().to_string()),
+        (headers::SOURCE.to_owned(), tasks(task.kind).queue.to_owned()),
+        (headers::ERR_CLASS.to_owned(), class.to_owned()),
+        (headers::ERR_FP.to_owned(), fingerprint(class, task.kind.as_str(), &cause)),
+        (headers::ERR_CAUSE.to_owned(), cause),
+    ]);
+    let letter =
+        Outgoing { exchange: DEAD_EXCHANGE.to_owned(), key: task.kind.as_str().to_owned(), envelope };
+    for outcome in lead.parts.broker.publish_many(std::slice::from_ref(&letter)).await {
+        if let Err(error) = outcome {
+            // The next loss tries again.
+            tracing::warn!(%error, task = %TaskId(task.id), job = %JobId(task.job_id), "dead letter not published");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Giving tasks to the broker: the scheduler decides, a transaction writes, the outbox publishes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use warren_clock::{Reconnect, UnixMillis};
+use warren_jobs::{JobState, TaskKind};
+use warren_messages::{
+    from_millis,
+    ids::{JobId, TaskId},
+    routes::tasks,
+    wire,
+};
+use warren_store::{EventLevel, Job, NewEvent, NewOutbox, StoreError, Task, Tx, Want};
+
+use crate::{
+    board::{Changes, Out},
+    lead::{Lead, Parts},
+    planner::Payload,
+};
+
+/// Tasks released in one transaction.
+const GROUP: usize = 64;
+/// Looked at without being woken: classes age, workers come.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Releases until `stopping`.
+///
+/// # Errors
+/// When the term is lost.
+pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+    let mut trouble = Reconnect::new();
+    loop {
+        let mut released = 0;
+        for kind in TaskKind::ALL {
+            match release(lead, *kind).await {
+                Ok(tasks) => released += tasks,
+                Err(StoreError::TermLost) => return Err(StoreError::TermLost),
+                Err(error) => {
+                    tracing::warn!(%error, "tasks not released; again later");
+                    tokio::time::sleep(trouble.next_delay()).await;
+                }
+            }
+        }
+        if released > 0 {
+            trouble.reset();
+            continue;
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return Ok(()),
+            () = lead.release.notified() => {}
+            () = tokio::time::sleep(IDLE) => {}
+        }
+    }
+}
+
+/// Releases one group of one kind. Returns how many tasks were decided on.
+async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
+    let parts = &lead.parts;
+    let now = parts.clock.now();
+    let picked = lead.board().decide(kind, GROUP, now);
+    if picked.is_empty() {
+        return Ok(0);
+    }
+    let wants: Vec<Want> = picked.iter().map(|(job, count)| Want { job: *job, kind, count: *count }).collect();
+    let written = async {
+        let tx = lead.begin().await?;
+        let written = write(parts, &tx, &wants).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(written)
+    };
+    let (tasks, touched) = match written.await {
+        Ok(written) => written,
+        Err(error) => {
+            let mut board = lead.board();
+            for (job, count) in picked {
+                board.put_back(job, kind, count, now);
+            }
+            return Err(error);
+        }
+    };
+    // Before the outbox publishes: a worker that reports the task must find it out.
+    note(lead, kind, &picked, &tasks);
+    lead.follow(&Changes { touched, ..Changes::default() }).await;
+    Ok(picked.iter().map(|(_, count)| count).sum())
+}
+
+fn note(lead: &Lead, kind: TaskKind, picked: &[(Uuid, u64)], tasks: &[Task]) {
+    let mut board = lead.board();
+    for (job, count) in picked {
+        let missing = count - tasks.iter().filter(|task| task.job_id == *job).count() as u64;
+        board.came_to_nothing(*job, kind, missing);
+    }
+    for task in tasks {
+        board.went_out(task.id, Out { job: task.job_id, kind, dispatch: dispatch(task) });
+    }
+}
+
+async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Vec<Uuid>), StoreError> {
+    let released = tx.release_next(wants).await?;
+    let ids: Vec<Uuid> = wants.iter().map(|want| want.job).collect();
+    let jobs = tx.read().jobs_by_id(&ids).await?;
+    let mut touched = Vec::new();
+    let mut deadlines = std::collections::HashMap::new();
+    for job in &jobs {
+        let deadline = match job.deadline {
+            Some(deadline) => deadline,
+            None => start(parts, tx, job).await?,
+        };
+        deadlines.insert(job.id, deadline);
+        if job.state == JobState::Queued {
+            touched.push(job.id);
+        }
+    }
+    let mut rows = Vec::with_capacity(released.len());
+    for task in &released {
+        let job = jobs.iter().find(|job| job.id == task.job_id);
+        rows.push(message(parts, task, job, deadlines.get(&task.job_id).copied())?);
+    }
+    tx.outbox_many(&rows).await?;
+    Ok((released, touched))
+}
+
+/// The job's clock starts with its first task.
+async fn start(parts: &Parts, tx: &Tx, job: &Job) -> Result<UnixMillis, StoreError> {
+    let seconds = match u64::try_from(job.timeout_s).unwrap_or(0) {
+        0 => parts.settings.reaper.timeout_s,
+        asked => asked,
+    };
+    let deadline = tx.now().plus(Duration::from_secs(seconds));
+    let event = NewEvent::new(EventLevel::Info, "job.started", "the first task was released");
+    tx.set_job_state(job.id, JobState::Queued, JobState::Running, &event).await?;
+    tx.set_deadline(job.id, deadline).await?;
+    Ok(deadline)
+}
+
+/// The message of a released task.
+///
+/// # Errors
+/// When its payload is no work.
+pub fn message(
+    parts: &Parts,
+    task: &Task,
+    job: Option<&Job>,
+    deadline: Option<UnixMillis>,
+) -> Result<NewOutbox, StoreError> {
+    let mut work = Payload::read(&task.payload).map_err(|error| StoreError::corrupt(format!("task.payload: {error}")))?;
+    if let (wire::task::Work::Transcribe(work), Some(language)) = (&mut work, job.and_then(|job| job.language.clone())) {
+        work.language = language;
+    }
+    let message = wire::Task {
+        id: TaskId(task.id).to_string(),
+        job: JobId(task.job_id).to_string(),
+        dispatch: dispatch(task),
+        deadline: deadline.map(|deadline| from_millis(deadline.0)),
+        work: Some(work),
+    };
+    Ok(parts.relay.row(tasks(task.kind), parts.clock.new_id(), &message))
+}
+
+fn dispatch(task: &Task) -> u32 {
+    u32::try_from(task.dispatch).unwrap_or(0)
+}

@@ -1,0 +1,354 @@
+//! What workers report, recorded exactly once: queue `warren.result`.
+//!
+//! A report counts if its task is released under the dispatch that it names. The first one wins; everything that comes
+//! later, twice, or from a worker that was given up, changes nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use serde_json::json;
+use uuid::Uuid;
+use warren_blob::Key;
+use warren_broker::{GroupHandler, Received};
+use warren_fault::{Code, Fault};
+use warren_jobs::{JobKind, TaskKind, TaskState, state};
+use warren_messages::{
+    ids::{JobId, TaskId},
+    to_millis,
+    wire::{self, TaskReport, task_report::Report, embedded::Vectors},
+};
+use warren_store::{
+    EmbeddingRow, EventLevel, Finish, Finished, Job, NewEvent, NewPassage, Segment, StoreError, Task, Tx,
+};
+use warren_telemetry::metrics;
+
+use crate::{
+    board::Changes,
+    lead::{self, Lead, Parts},
+    planner::{self, Payload},
+    settle,
+};
+
+/// Largest result object: 256 vectors of 4096 dimensions, and room.
+const MAX_VECTORS_BYTES: u64 = 8 << 20;
+
+/// Handles queue `warren.result`.
+#[derive(Debug)]
+pub struct Reports(pub Arc<Lead>);
+
+/// A report with what it points to, fetched before the transaction.
+struct Item<'a> {
+    message_id: String,
+    task: Uuid,
+    job: Uuid,
+    report: &'a TaskReport,
+    /// Embedded only: one vector a text.
+    vectors: Vec<Vec<f32>>,
+}
+
+impl GroupHandler<Received<TaskReport>> for Reports {
+    async fn handle(&self, group: &[Received<TaskReport>]) -> Result<(), Fault> {
+        let mut items = Vec::with_capacity(group.len());
+        for received in group {
+            items.push(self.item(received).await?);
+        }
+        let lead = &self.0;
+        let outcome = async {
+            let tx = lead.begin().await?;
+            let changes = record(&lead.parts, &tx, &items).await?;
+            lead.commit(tx, &changes).await
+        };
+        outcome.await.map_err(|error: StoreError| error.fault())
+    }
+}
+
+impl Reports {
+    async fn item<'a>(&self, received: &'a Received<TaskReport>) -> Result<Item<'a>, Fault> {
+        let report = &received.message;
+        let malformed = |what: String| Fault::permanent(Code::Malformed, what);
+        let vectors = match &report.report {
+            Some(Report::Embedded(embedded)) => self.vectors(embedded).await?,
+            _ => Vec::new(),
+        };
+        Ok(Item {
+            message_id: received.delivery.message_id.to_string(),
+            task: report.task.parse::<TaskId>().map_err(|error| malformed(error.to_string()))?.0,
+            job: report.job.parse::<JobId>().map_err(|error| malformed(error.to_string()))?.0,
+            report,
+            vectors,
+        })
+    }
+
+    async fn vectors(&self, embedded: &wire::Embedded) -> Result<Vec<Vec<f32>>, Fault> {
+        let malformed = |what: String| Fault::permanent(Code::Malformed, what);
+        let bytes = match &embedded.vectors {
+            Some(Vectors::Inline(bytes)) => bytes.clone(),
+            Some(Vectors::Object(object)) => {
+                let key = Key::parse(&object.key).map_err(|error| malformed(error.to_string()))?;
+                let fetched = self.0.parts.blobs.get_checked(&key, &object.sha256, MAX_VECTORS_BYTES).await;
+                match fetched {
+                    Ok(bytes) => bytes.to_vec(),
+                    // Swept after its report was recorded: this delivery is a repeat, and its task is not released.
+                    Err(warren_blob::BlobError::Missing(_)) => return Ok(Vec::new()),
+                    Err(error) => return Err(error.fault()),
+                }
+            }
+            None => return Err(malformed("embedded: one of `inline`, `object` is required".to_owned())),
+        };
+        let row = embedded.dimensions as usize * 4;
+        if row == 0 || bytes.len() != row * embedded.count as usize {
+            let message = format!(
+                "embedded: {} bytes are not {} vectors of {} dimensions",
+                bytes.len(),
+                embedded.count,
+                embedded.dimensions
+            );
+            return Err(malformed(message));
+        }
+        let (values, _) = bytes.as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        Ok(values.chunks(embedded.dimensions as usize).map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// The rows that a group of reports is about.
+struct Rows {
+    tasks: HashMap<Uuid, Task>,
+    jobs: HashMap<Uuid, Job>,
+}
+
+async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, StoreError> {
+    let message_ids: Vec<&str> = items.iter().map(|item| item.message_id.as_str()).collect();
+    let mut fresh = tx.first_time_many(&message_ids, "reports").await?;
+    let ids = |id: fn(&Item<'_>) -> Uuid| items.iter().map(id).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+    let tasks = tx.read().tasks_by_id(&ids(|item| item.task)).await?;
+    let jobs = tx.read().jobs_by_id(&ids(|item| item.job)).await?;
+    let mut rows = Rows {
+        tasks: tasks.into_iter().map(|task| (task.id, task)).collect(),
+        jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
+    };
+    let mut changes = Changes::default();
+    let mut touched = BTreeSet::new();
+    for item in items {
+        // `remove`: the same message twice in one group counts once.
+        if !fresh.remove(&item.message_id) {
+            continue;
+        }
+        let current = rows.tasks.get(&item.task).filter(|task| {
+            let dispatch = u32::try_from(task.dispatch).unwrap_or(0);
+            task.job_id == item.job && state::accepts(task.state, dispatch, item.report.dispatch)
+        });
+        if current.is_none() {
+            metrics::STALE_RESULTS.one(&[]);
+            continue;
+        }
+        changes.merge(one(parts, tx, item, &mut rows).await?);
+        touched.insert(item.job);
+    }
+    for job in touched {
+        changes.merge(settle::after_tasks(parts, tx, job).await?);
+    }
+    Ok(changes)
+}
+
+async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, StoreError> {
+    let Some(job) = rows.jobs.get_mut(&item.job) else { return Ok(Changes::default()) };
+    match &item.report.report {
+        Some(Report::PreparedPart(part)) => prepared_part(parts, tx, job, part).await,
+        Some(Report::PreparedAll(all)) => {
+            let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+            let seconds = all.samples.max(0) as f64 / 16_000.0;
+            tx.set_duration(item.job, seconds).await?;
+            let wants_index = rows.jobs.get(&item.job).is_some_and(|job| {
+                job.kind == JobKind::Transcribe && planner::transcribe_spec(job).is_ok_and(|spec| spec.index)
+            });
+            tx.add_planned(item.job, 0.0, !wants_index).await?;
+            let message = format!("{seconds:.1} s of audio ({}) in {} parts", all.format, all.parts);
+            tx.event(item.job, &NewEvent::new(EventLevel::Info, "job.prepared", message)).await?;
+            Ok(changes)
+        }
+        Some(Report::Transcribed(transcribed)) => transcribed_windows(tx, item, transcribed, rows).await,
+        Some(Report::Embedded(_)) => embedded(tx, item, rows).await,
+        Some(Report::Failed(fault)) => {
+            let error = Some((fault.code.clone(), fault.message.clone()));
+            let Some(changes) = finish_as(tx, item, rows, TaskState::Failed, error).await? else {
+                return Ok(Changes::default());
+            };
+            let event = NewEvent::new(EventLevel::Error, "task.failed", fault.message.clone())
+                .with(json!({ "task": item.report.task, "error_code": fault.code }));
+            tx.event(item.job, &event).await?;
+            Ok(changes)
+        }
+        Some(Report::Retry(retry)) => retry_later(tx, item, retry, rows).await,
+        None => Ok(Changes::default()),
+    }
+}
+
+/// A part of the recording can be transcribed. Planned twice, it has the same tasks.
+async fn prepared_part(
+    parts: &Parts,
+    tx: &Tx,
+    job: &Job,
+    part: &wire::PreparedPart,
+) -> Result<Changes, StoreError> {
+    let spec = planner::transcribe_spec(job).map_err(StoreError::corrupt)?;
+    let tasks = planner::transcribe(parts, &parts.settings.release, job, &spec, part);
+    let inserted: BTreeSet<Uuid> = tx.insert_tasks(&tasks).await?.into_iter().collect();
+    let new: Vec<_> = tasks.iter().filter(|task| inserted.contains(&task.id)).collect();
+    tx.add_planned(job.id, new.iter().map(|task| task.units).sum(), false).await?;
+    let mut changes = Changes::default();
+    let Some(first) = new.first() else { return Ok(changes) };
+    // Until the language is known, tasks go out one by one; see `settle::after_tasks`.
+    if job.language.is_some() {
+        changes.waiting.push((lead::key(job), TaskKind::Transcribe, new.len() as u64, first.cost));
+    }
+    Ok(changes)
+}
+
+async fn transcribed_windows(
+    tx: &Tx,
+    item: &Item<'_>,
+    transcribed: &wire::Transcribed,
+    rows: &mut Rows,
+) -> Result<Changes, StoreError> {
+    let Some(mut changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+    let Some(task) = rows.tasks.get(&item.task) else { return Ok(changes) };
+    let segments: Vec<_> = transcribed
+        .segments
+        .iter()
+        .zip(0_i64..)
+        .map(|(segment, idx)| Segment {
+            task_ordinal: task.ordinal,
+            idx,
+            start_s: segment.start,
+            end_s: segment.end,
+            text: segment.text.clone(),
+            avg_logprob: f64::from(segment.avg_logprob),
+            no_speech_prob: f64::from(segment.no_speech_prob),
+        })
+        .collect();
+    tx.replace_segments(item.job, task.ordinal, &segments).await?;
+    let cost = task.cost;
+    let Some(job) = rows.jobs.get_mut(&item.job).filter(|job| job.language.is_none()) else { return Ok(changes) };
+    // Only speech tells a language; after a window without any, the next task asks again.
+    if !segments.is_empty() && !transcribed.language.is_empty() {
+        tx.set_language(item.job, &transcribed.language).await?;
+        job.language = Some(transcribed.language.clone());
+        let waiting = tx.read().counts(item.job).await?.unreleased;
+        changes.waiting.push((lead::key(job), TaskKind::Transcribe, waiting, cost));
+    }
+    Ok(changes)
+}
+
+async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, StoreError> {
+    let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+    let (Some(job), Some(task)) = (rows.jobs.get(&item.job), rows.tasks.get(&item.task)) else { return Ok(changes) };
+    let Ok(wire::task::Work::Embed(work)) = Payload::read(&task.payload) else {
+        return Err(StoreError::corrupt(format!("task {}: not an embed task", item.report.task)));
+    };
+    let ordinals = i64::from(work.first)..;
+    let index = match job.kind {
+        JobKind::Transcribe => true,
+        JobKind::Embed => planner::embed_spec(job).is_ok_and(|spec| spec.index),
+        JobKind::Query => false,
+    };
+    if job.kind != JobKind::Transcribe {
+        let rows: Vec<_> = item
+            .vectors
+            .iter()
+            .zip(ordinals.clone())
+            .map(|(vector, ordinal)| EmbeddingRow { ordinal, model: work.model.clone(), vector: vector.clone() })
+            .collect();
+        tx.upsert_embeddings(item.job, &rows).await?;
+    }
+    if index {
+        let passages = passages(tx, job, &work).await?;
+        let rows: Vec<_> = passages
+            .into_iter()
+            .zip(&item.vectors)
+            .zip(ordinals)
+            .map(|((passage, vector), ordinal)| NewPassage {
+                job_id: item.job,
+                ordinal,
+                name: job.name.clone(),
+                start_s: passage.start,
+                end_s: passage.end,
+                text: passage.text,
+                vector: Some((work.model.clone(), vector.clone())),
+            })
+            .collect();
+        let generation = tx.read().active_generation().await?;
+        tx.upsert_passages(generation, &rows).await?;
+    }
+    Ok(changes)
+}
+
+/// What the vectors of one task stand for. A transcript's passages are cut again from its segments: the same ones.
+async fn passages(
+    tx: &Tx,
+    job: &Job,
+    work: &wire::EmbedTask,
+) -> Result<Vec<warren_jobs::plan::Passage>, StoreError> {
+    let texts = match &work.input {
+        Some(wire::embed_task::Input::Texts(texts)) => texts.texts.clone(),
+        // A text too long for a message is too long to be a passage; it is found by its vector's job alone.
+        _ => return Ok(Vec::new()),
+    };
+    if job.kind == JobKind::Transcribe {
+        let all = planner::passages(&tx.read().segments(job.id).await?);
+        return Ok(all.into_iter().skip(work.first as usize).take(texts.len()).collect());
+    }
+    Ok(texts.into_iter().map(|text| warren_jobs::plan::Passage { start: 0.0, end: 0.0, text }).collect())
+}
+
+async fn retry_later(
+    tx: &Tx,
+    item: &Item<'_>,
+    retry: &wire::RetryAnnounced,
+    rows: &Rows,
+) -> Result<Changes, StoreError> {
+    let Some(task) = rows.tasks.get(&item.task) else { return Ok(Changes::default()) };
+    let now = tx.now();
+    let until = retry.until.as_ref().map_or(now, |until| warren_clock::UnixMillis(to_millis(until)));
+    if !tx.retry_announced(item.task, task.dispatch, until, i64::from(retry.attempt)).await? {
+        return Ok(Changes::default());
+    }
+    let seconds = until.since(now).as_secs();
+    let message = format!("{} waits {seconds} s: {}", task.kind, retry.reason);
+    let event = NewEvent::new(EventLevel::Warning, "job.retry_later", message).with(json!({
+        "task": item.report.task, "delay_s": seconds, "error_code": retry.code, "attempt": retry.attempt,
+        "spends_attempt": retry.spends_attempt,
+    }));
+    tx.event(item.job, &event).await?;
+    Ok(Changes::default())
+}
+
+async fn finish(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Option<Changes>, StoreError> {
+    finish_as(tx, item, rows, TaskState::Done, None).await
+}
+
+/// Ends the task of a report. `None`: it was stale after all.
+async fn finish_as(
+    tx: &Tx,
+    item: &Item<'_>,
+    rows: &mut Rows,
+    to: TaskState,
+    error: Option<(String, String)>,
+) -> Result<Option<Changes>, StoreError> {
+    let finish = Finish {
+        task: item.task,
+        dispatch: i64::from(item.report.dispatch),
+        to,
+        worker: item.report.worker.clone(),
+        error,
+    };
+    let Some(Finished { id, .. }) = tx.finish(&finish).await? else { return Ok(None) };
+    if let Some(task) = rows.tasks.get_mut(&id) {
+        task.state = to;
+
+
+    }
+    Ok(Some(Changes { ended: vec![id], ..Changes::default() }))
+}

@@ -1,0 +1,194 @@
+//! The door for workers: gRPC `warren.v1.Leases`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use warren_jobs::{JobClass, TaskState, lease};
+use warren_messages::{
+    ids::TaskId,
+    wire::{
+        AcquireRequest, AcquireResponse, Cancelled, CoordinatorOrder, Granted, ReleaseRequest, ReleaseResponse,
+        RenewedOrder, Stale, TooLarge, Waiting, WorkerReport, acquire_response::Outcome, coordinator_order::Order,
+        leases_server::Leases,
+    },
+};
+use warren_store::{Store, StoreError, Term};
+
+use crate::{
+    devices::Answer,
+    lead::Lead,
+    leadership::Current,
+    reaper,
+    sessions::Orders,
+};
+
+/// Orders to one worker that have not been read yet.
+const UNREAD_ORDERS: usize = 256;
+/// Longest that a call waits for a device.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// Answers workers while this coordinator leads.
+#[derive(Debug)]
+pub struct Door {
+    /// The lead, if it is here.
+    pub current: Current,
+    /// To say who leads instead.
+    pub store: Store,
+}
+
+type OrderStream = Pin<Box<dyn Stream<Item = Result<CoordinatorOrder, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Leases for Door {
+    type SessionStream = OrderStream;
+
+    async fn session(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<OrderStream>, Status> {
+        let lead = self.lead().await?;
+        let (orders, receiver) = mpsc::channel(UNREAD_ORDERS);
+        let reports = request.into_inner();
+        let mut current = self.current.clone();
+        let not_leader = self.not_leader().await;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = session(&lead, reports, &orders) => {}
+                // The term is over: the worker looks for the next leader.
+                () = over(&mut current, lead.term) => {
+                    let _ = orders.send(Err(not_leader)).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
+    }
+
+    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+        let lead = self.lead().await?;
+        let asked = request.into_inner();
+        let outcome = self.acquire(&lead, &asked).await?;
+        Ok(Response::new(AcquireResponse { outcome: Some(outcome) }))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        let lead = self.lead().await?;
+        let given = request.into_inner();
+        lead.devices.release(&given.lease, given.fence).await.map_err(|error| unavailable(&error))?;
+        Ok(Response::new(ReleaseResponse {}))
+    }
+}
+
+impl Door {
+    async fn lead(&self) -> Result<Arc<Lead>, Status> {
+        let here = self.current.borrow().clone();
+        match here {
+            Some(lead) => Ok(lead),
+            None => Err(self.not_leader().await),
+        }
+    }
+
+    async fn not_leader(&self) -> Status {
+        let mut status = Status::failed_precondition("NOT_LEADER");
+        let leader = self.store.read().leader().await.ok().flatten();
+        let live = leader.filter(|leader| leader.expires > self.store.clock().now());
+        if let Some(address) = live.and_then(|leader| MetadataValue::try_from(leader.address).ok()) {
+            status.metadata_mut().insert("leader", address);
+        }
+        status
+    }
+
+    async fn acquire(&self, lead: &Lead, asked: &AcquireRequest) -> Result<Outcome, Status> {
+        let task: TaskId = asked.task.parse().map_err(|error| Status::invalid_argument(format!("task: {error}")))?;
+        // A task that is out is current; one that is not may just have been cancelled.
+        let out = lead.board().out(task.0).cloned();
+        let Some(out) = out.filter(|out| out.dispatch == asked.dispatch) else {
+            let row = self.store.read().task(task.0).await.map_err(|error| unavailable(&error))?;
+            let cancelled = row.is_some_and(|task| task.state == TaskState::Cancelled);
+            return Ok(if cancelled { Outcome::Cancelled(Cancelled {}) } else { Outcome::Stale(Stale {}) });
+        };
+        let job = self.store.read().job(out.job).await.map_err(|error| unavailable(&error))?;
+        let request = lease::Request {
+            lease: lead.parts.clock.new_id().to_string(),
+            device: asked.device.clone(),
+            holder: lease::Holder {
+                worker: asked.worker.clone(),
+                boot: asked.boot.clone(),
+                slot: asked.slot,
+            },
+            model: asked.model.clone(),
+            memory_bytes: asked.memory_bytes,
+            class: job.map_or(JobClass::Default, |job| job.class),
+            task: asked.task.clone(),
+        };
+        let patience = Duration::from_millis(u64::from(asked.wait_ms)).min(MAX_WAIT);
+        let answer = lead.devices.acquire(request, patience).await.map_err(|error| unavailable(&error))?;
+        Ok(match answer {
+            Answer::Granted(lease) => {
+                Outcome::Granted(Granted { lease: lease.id, fence: lease.fence, ttl_ms: lead.devices.ttl_ms() })
+            }
+            Answer::Waiting { position, held_by } => {
+                Outcome::Waiting(Waiting { position: u32::try_from(position).unwrap_or(u32::MAX), held_by })
+            }
+            Answer::TooLarge { arithmetic } => Outcome::TooLarge(TooLarge { arithmetic }),
+            Answer::UnknownDevice => {
+                let message = format!("device: the coordinator has no `{}`; add it to its `devices`", asked.device);
+                return Err(Status::invalid_argument(message));
+            }
+        })
+    }
+}
+
+/// Waits for the end of a term.
+async fn over(current: &mut Current, term: Term) {
+    // An error means that the whole process ends.
+    let _ = current.wait_for(|now| now.as_ref().is_none_or(|now| now.term != term)).await;
+}
+
+/// Listens to one worker until its stream ends.
+async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders: &Orders) {
+    let mut known: Option<(String, String)> = None;
+    while let Some(Ok(report)) = reports.next().await {
+        known = Some((report.worker.clone(), report.boot.clone()));
+        let replaced = lead.sessions().report(&report, orders);
+        lead.count_slots();
+        lead.release.notify_one();
+        if let Some(lost) = replaced {
+            if let Err(error) = reaper::lost(lead, &lost).await {
+                tracing::warn!(%error, "losses of a replaced worker not recorded");
+            }
+        }
+        if orders.send(Ok(renewed(lead, &report))).await.is_err() {
+            break;
+        }
+        void(lead, &report);
+    }
+    if let Some((worker, boot)) = known {
+        lead.sessions().disconnected(&worker, &boot);
+    }
+}
+
+fn renewed(lead: &Lead, report: &WorkerReport) -> CoordinatorOrder {
+    let (mut leases, mut lost) = (Vec::new(), Vec::new());
+    for renewal in &report.renewals {
+        let kept = lead.devices.renew(&renewal.lease, renewal.fence);
+        if kept { &mut leases } else { &mut lost }.push(renewal.lease.clone());
+    }
+    let order = RenewedOrder { report: report.report, leases, lost, ttl_ms: lead.devices.ttl_ms() };
+    CoordinatorOrder { order: Some(Order::Renewed(order)) }
+}
+
+/// Tells the worker which of its tasks are no longer wanted.
+fn void(lead: &Lead, report: &WorkerReport) {
+    let sessions = lead.sessions();
+    let board = lead.board();
+    for task in &report.running {
+        let Ok(id) = task.task.parse::<TaskId>() else { continue };
+        if board.out(id.0).is_none_or(|out| out.dispatch != task.dispatch) {
+            sessions.stale(&report.worker, id, task.dispatch);
+        }
+    }
+}
+
+fn unavailable(error: &StoreError) -> Status {
+    Status::unavailable(error.to_string())
+}

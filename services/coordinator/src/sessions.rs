@@ -1,0 +1,225 @@
+//! The live workers: what they run, what they can take, and how to reach them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use warren_jobs::TaskKind;
+use warren_messages::{
+    ids::TaskId,
+    wire::{CancelOrder, CoordinatorOrder, StaleOrder, WorkerReport, YieldOrder, coordinator_order::Order},
+};
+
+/// Where orders to one worker go. Orders are few and small; a worker that reads none is cut off.
+pub type Orders = mpsc::Sender<Result<CoordinatorOrder, tonic::Status>>;
+
+/// What a worker last said of a task in its hands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InHand {
+    /// Which release of the task it works on.
+    pub dispatch: u32,
+    /// E.g. `decode`.
+    pub step: String,
+    /// Units of the job done inside the task.
+    pub done_units: f64,
+}
+
+/// One worker process.
+#[derive(Debug)]
+pub struct Worker {
+    /// New for each process.
+    pub boot: String,
+    /// Name of the service.
+    pub service: String,
+    /// Task kinds it consumes.
+    pub kinds: Vec<TaskKind>,
+    /// Device slots.
+    pub slots: u32,
+    /// Its version.
+    pub version: String,
+    /// It takes no new work.
+    pub draining: bool,
+    /// Tasks in its hands.
+    pub running: HashMap<TaskId, InHand>,
+    last_report: Instant,
+    orders: Option<Orders>,
+}
+
+/// A worker that was given up, with the tasks that were in its hands.
+#[derive(Debug, PartialEq)]
+pub struct Lost {
+    /// Its name.
+    pub worker: String,
+    /// Its process.
+    pub boot: String,
+    /// The tasks, by id.
+    pub running: Vec<(TaskId, InHand)>,
+}
+
+/// All live workers, by name.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    workers: BTreeMap<String, Worker>,
+}
+
+impl Sessions {
+    /// Takes a report in. A process that replaces an older one of the same name gives that one back as lost.
+    pub fn report(&mut self, report: &WorkerReport, orders: &Orders) -> Option<Lost> {
+        let running = report
+            .running
+            .iter()
+            .filter_map(|task| {
+                let in_hand =
+                    InHand { dispatch: task.dispatch, step: task.step.clone(), done_units: task.done_units.max(0.0) };
+                Some((task.task.parse().ok()?, in_hand))
+            })
+            .collect();
+        let worker = Worker {
+            boot: report.boot.clone(),
+            service: report.service.clone(),
+            kinds: report.kinds.iter().filter_map(|kind| kind.parse().ok()).collect(),
+            slots: report.slots,
+            version: report.version.clone(),
+            draining: report.draining,
+            running,
+            last_report: Instant::now(),
+            orders: Some(orders.clone()),
+        };
+        let before = self.workers.insert(report.worker.clone(), worker)?;
+        (before.boot != report.boot).then(|| before.lost(&report.worker))
+    }
+
+    /// The stream of this process ended; it may come back within the time that [`Sessions::expire`] allows.
+    pub fn disconnected(&mut self, worker: &str, boot: &str) {
+        if let Some(worker) = self.workers.get_mut(worker).filter(|worker| worker.boot == boot) {
+            worker.orders = None;
+        }
+    }
+
+    /// Removes the workers that have been silent for `allowed`.
+    pub fn expire(&mut self, allowed: Duration) -> Vec<Lost> {
+        let silent: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.last_report.elapsed() > allowed)
+            .map(|(name, _)| name.clone())
+            .collect();
+        silent.iter().filter_map(|name| self.workers.remove(name).map(|worker| worker.lost(name))).collect()
+    }
+
+    /// Slots of the workers that take tasks of this kind.
+    pub fn slots(&self, kind: TaskKind) -> u32 {
+        self.workers.values().filter(|w| !w.draining && w.kinds.contains(&kind)).map(|w| w.slots).sum()
+    }
+
+    /// All workers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Worker)> {
+        self.workers.iter().map(|(name, worker)| (name.as_str(), worker))
+    }
+
+    /// Whether some live worker says that it has this task in hand.
+    pub fn has(&self, task: TaskId) -> bool {
+        self.workers.values().any(|worker| worker.running.contains_key(&task))
+    }
+
+    /// Tells whoever runs the task to stop.
+    pub fn cancel(&self, task: TaskId) {
+        for worker in self.workers.values().filter(|worker| worker.running.contains_key(&task)) {
+            worker.order(Order::Cancel(CancelOrder { task: task.to_string() }));
+        }
+    }
+
+    /// Tells a worker that this dispatch of a task is somebody else's.
+    pub fn stale(&self, worker: &str, task: TaskId, dispatch: u32) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.order(Order::Stale(StaleOrder { task: task.to_string(), dispatch }));
+        }
+    }
+
+    /// Asks a worker to give a lease back.
+    pub fn ask_to_yield(&self, worker: &str, lease: String, urgent: bool) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.order(Order::Yield(YieldOrder { lease, urgent }));
+        }
+    }
+}
+
+impl Worker {
+    fn lost(self, name: &str) -> Lost {
+        let mut running: Vec<_> = self.running.into_iter().collect();
+        running.sort_by_key(|(task, _)| *task);
+        Lost { worker: name.to_owned(), boot: self.boot, running }
+    }
+
+    fn order(&self, order: Order) {
+        // A full channel means that the worker reads nothing; its session ends by the missing reports.
+        if let Some(orders) = &self.orders {
+            let _ = orders.try_send(Ok(CoordinatorOrder { order: Some(order) }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use warren_messages::wire::TaskInHand;
+
+    use super::*;
+
+    fn report(boot: &str, tasks: &[u128]) -> WorkerReport {
+        WorkerReport {
+            worker: "transcription".to_owned(),
+            boot: boot.to_owned(),
+            kinds: vec!["transcribe".to_owned()],
+            slots: 2,
+            running: tasks
+                .iter()
+                .map(|&id| TaskInHand {
+                    task: TaskId(Uuid::from_u128(id)).to_string(),
+                    dispatch: 1,
+                    step: "decode".to_owned(),
+                    done_units: 3.0,
+                })
+                .collect(),
+            ..WorkerReport::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_lost_when_silent_or_replaced() {
+        let (orders, _receiver) = mpsc::channel(4);
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.report(&report("a", &[1]), &orders), None);
+        assert_eq!(sessions.report(&report("a", &[1, 2]), &orders), None);
+        let lost = sessions.report(&report("b", &[3]), &orders).expect("process a is gone");
+        assert_eq!((lost.boot.as_str(), lost.running.len()), ("a", 2));
+        assert!(sessions.expire(Duration::from_secs(20)).is_empty());
+        tokio::time::advance(Duration::from_secs(21)).await;
+        assert_eq!(sessions.expire(Duration::from_secs(20)).len(), 1);
+        assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
+    }
+
+    #[tokio::test]
+    async fn slots_count_by_kind_and_not_while_draining() {
+        let (orders, _receiver) = mpsc::channel(4);
+        let mut sessions = Sessions::default();
+        sessions.report(&report("a", &[]), &orders);
+        assert_eq!((sessions.slots(TaskKind::Transcribe), sessions.slots(TaskKind::Embed)), (2, 0));
+        sessions.report(&WorkerReport { draining: true, ..report("a", &[]) }, &orders);
+        assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cancel_reaches_only_the_worker_that_runs_the_task() {
+        let (orders, mut receiver) = mpsc::channel(4);
+        let mut sessions = Sessions::default();
+        sessions.report(&report("a", &[7]), &orders);
+        sessions.cancel(TaskId(Uuid::from_u128(8)));
+        sessions.cancel(TaskId(Uuid::from_u128(7)));
+        let order = receiver.try_recv().expect("one order").expect("an order").order;
+        assert!(matches!(order, Some(Order::Cancel(cancel)) if cancel.task.ends_with('7')));
+        assert!(receiver.try_recv().is_err());
+    }
+}
