@@ -15,6 +15,8 @@ impl<T: Read + Seek + Send> Source for T {}
 struct Inner {
     source: Box<dyn Source>,
     len: u64,
+    /// Where the source stands, when that is known: a seek may cost a remote source its connection.
+    at: Option<u64>,
     failure: Option<io::Error>,
 }
 
@@ -29,7 +31,7 @@ pub(crate) struct SharedSource {
 impl SharedSource {
     pub(crate) fn new(mut source: Box<dyn Source>) -> io::Result<Self> {
         let len = source.seek(SeekFrom::End(0))?;
-        Ok(Self { inner: Arc::new(Mutex::new(Inner { source, len, failure: None })) })
+        Ok(Self { inner: Arc::new(Mutex::new(Inner { source, len, at: Some(len), failure: None })) })
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -47,7 +49,7 @@ impl SharedSource {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A decoder that panicked in the middle of a read leaves nothing half-done here: each read seeks first.
+        // A decoder that panicked in the middle of a read leaves nothing half-done here: the position is forgotten and sought again.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,9 +84,12 @@ impl Read for View {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut inner = self.shared.lock();
         let at = self.start.saturating_add(self.position);
-        let result = inner.source.seek(SeekFrom::Start(at)).and_then(|_| inner.source.read(into));
-        match result {
+        // Forgotten until the read has succeeded: a failure, or a panic, may leave the source anywhere.
+        let there = inner.at.take() == Some(at);
+        let sought = if there { Ok(at) } else { inner.source.seek(SeekFrom::Start(at)) };
+        match sought.and_then(|_| inner.source.read(into)) {
             Ok(read) => {
+                inner.at = Some(at + read as u64);
                 self.position += read as u64;
                 Ok(read)
             }

@@ -19,7 +19,7 @@ const MU_LAW: u16 = 7;
 const EXTENSIBLE: u16 = 0xfffe;
 
 /// Frames read at a time.
-const STEP: usize = 8192;
+const STEP: usize = 16_384;
 /// No recording has more; a header that says so is damaged.
 const MAX_CHANNELS: u16 = 64;
 /// A `fmt ` chunk longer than this holds nothing more of interest.

@@ -1,4 +1,5 @@
 //! Files that are not what they should be: a clear refusal, or what can be saved of them.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod media;
 

@@ -1,4 +1,5 @@
 //! The ffmpeg child: it ends with the decoder, with this process, and when it is stuck.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod media;
 

@@ -1,4 +1,5 @@
 //! The same recording in every format decodes to the same sound.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod media;
 

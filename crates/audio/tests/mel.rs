@@ -1,4 +1,5 @@
 //! The log-mel spectrum against values made with OpenAI's own filters; `fixtures/mel_reference.py` says how.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{f64::consts::PI, fs, path::Path};
 

@@ -1,63 +1,82 @@
 //! `warren`: client, operator's tool and local supervisor.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 all succeeded, 1 some of it failed,
+//! 2 wrong usage or something missing, 3 the server is out of reach, 130 interrupted.
 
+mod client;
+mod commands;
+mod error;
+mod output;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use client::Target;
+use commands::{
+    dead_letters::{self, DeadLetters},
+    doctor,
+    embed::{self, Embed},
+    jobs::{self, Cancel, Jobs, Watch},
+    models::{self, Models},
+    operations,
+    search::{self, Search},
+    stack::{self, Logs, Up},
+    transcribe::{self, Transcribe},
+};
+use error::CliError;
 use tokio_util::sync::CancellationToken;
-use up::{UpError, UpOptions};
 
-#[derive(Parser)]
-#[command(name = "warren", version, about)]
+/// Speech to text, text to vectors, and an archive to search, on your own machines.
+#[derive(Debug, Parser)]
+#[command(name = "warren", version, about, propagate_version = true, infer_subcommands = true)]
 struct Arguments {
+    #[command(flatten)]
+    target: Target,
+    /// One JSON value a line instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Start everything on this machine.
-    Up {
-        #[arg(long)]
-        data: Option<PathBuf>,
-        #[arg(long)]
-        detach: bool,
-        #[arg(long)]
-        coordinators: Option<u16>,
-        #[arg(long, default_value = "")]
-        workers: String,
-        #[arg(long)]
-        settings: Option<PathBuf>,
-    },
+    Up(Up),
     /// Stop all of it.
-    Down {
-        #[arg(long)]
-        data: Option<PathBuf>,
+    Down,
+    /// What runs, and how it is.
+    Ps,
+    /// Addresses and logins of the local stack.
+    Endpoints,
+    Logs(Logs),
+    Transcribe(Transcribe),
+    Embed(Embed),
+    Search(Search),
+    Jobs(Jobs),
+    Watch(Watch),
+    Cancel(Cancel),
+    Dlq(DeadLetters),
+    /// What waits, by kind of work.
+    Queues,
+    /// Who works, on what, and who holds which device.
+    Workers,
+    Models(Models),
+    /// Is everything here that Warren needs, and does the stack work?
+    Doctor,
+    /// Print a script that completes commands in your shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
     },
-    /// What runs.
-    Ps {
-        #[arg(long)]
-        data: Option<PathBuf>,
-    },
-    /// Addresses and logins.
-    Endpoints {
-        #[arg(long)]
-        data: Option<PathBuf>,
-    },
-    /// The ends of the logs.
-    Logs {
-        #[arg(long)]
-        data: Option<PathBuf>,
-        #[arg(long)]
-        follow: bool,
-        services: Vec<String>,
+    /// Bring the database to the revision of this build.
+    Migrate {
+        /// Its address. Default: WARREN_STORE__URL.
+        #[arg(env = "WARREN_STORE__URL", hide_env_values = true)]
+        url: String,
     },
     #[command(hide = true)]
-    Supervise {
-        #[arg(long)]
-        data: PathBuf,
-    },
+    Supervise,
     #[command(hide = true)]
     S3 {
         #[arg(long)]
@@ -67,60 +86,51 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse().command).await {
+    let arguments = Arguments::parse();
+    // The parts of the stack have their own way of ending; everything else ends at Ctrl-C.
+    let ends_itself = matches!(arguments.command, Command::Up(_) | Command::Supervise | Command::S3 { .. });
+    let outcome = tokio::select! {
+        outcome = run(arguments) => outcome,
+        Ok(()) = tokio::signal::ctrl_c(), if !ends_itself => Err(CliError::Interrupted),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Failed) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("warren: {error}");
+            let (code, message) = error.code_and_message();
+            match error {
+                CliError::Refused { .. } => eprintln!("warren: {message} ({code})"),
+                _ => eprintln!("warren: {message}"),
+            }
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-async fn run(command: Command) -> Result<(), UpError> {
-    let dir = |data: Option<PathBuf>| data.unwrap_or_else(up::default_data_dir);
-    let mut progress = |line: &str| eprintln!("{line}");
+async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliError> {
     match command {
-        Command::Up { data, detach, coordinators, workers, settings } => {
-            let workers = up::parse_workers(&workers).map_err(UpError::Usage)?;
-            let options = UpOptions { detach, coordinators, workers, settings, ..UpOptions::new(dir(data)) };
-            let up = up::up(options, &mut progress).await?;
-            eprintln!("ready{}: {}", if up.unchanged { ", unchanged" } else { "" }, up.endpoints.grpc.url);
-            up.wait().await
-        }
-        Command::Down { data } => up::down(&dir(data), &mut progress).map(|stopped| eprintln!("{stopped:?}")),
-        Command::Ps { data } => {
-            println!("{}", serde_json::to_string_pretty(&up::ps(&dir(data))?).unwrap_or_default());
+        Command::Up(arguments) => stack::start(target.folder(), &arguments).await,
+        Command::Down => stack::stop(&target.folder()),
+        Command::Ps => stack::ps(&target.folder(), json),
+        Command::Endpoints => stack::endpoints(&target.folder(), json),
+        Command::Logs(arguments) => stack::logs(&target.folder(), &arguments).await,
+        Command::Transcribe(arguments) => transcribe::run(&target.server()?, &arguments, json).await,
+        Command::Embed(arguments) => embed::run(&target.server()?, &arguments).await,
+        Command::Search(arguments) => search::run(&target.server()?, &arguments, json).await,
+        Command::Jobs(arguments) => jobs::list(&target.server()?, &arguments, json).await,
+        Command::Watch(arguments) => jobs::follow(&target.server()?, &arguments, json).await,
+        Command::Cancel(arguments) => jobs::cancel(&target.server()?, &arguments, json).await,
+        Command::Dlq(arguments) => dead_letters::run(&target.server()?, &arguments, json).await,
+        Command::Queues => operations::queues(&target.server()?, json).await,
+        Command::Workers => operations::workers(&target.server()?, json).await,
+        Command::Models(arguments) => models::run(&arguments, json),
+        Command::Doctor => doctor::run(&target.folder(), json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut std::io::stdout());
             Ok(())
         }
-        Command::Endpoints { data } => {
-            println!("{}", serde_json::to_string_pretty(&up::endpoints(&dir(data))?).unwrap_or_default());
-            Ok(())
-        }
-        Command::Logs { data, follow, services } => {
-            let data = dir(data);
-            for log in up::logs(&data, &services, 20)? {
-                log.lines.iter().for_each(|line| println!("{} | {line}", log.service));
-            }
-            if follow {
-                up::follow_logs(&data, &services, |service, line| {
-                    println!("{service} | {line}");
-                    true
-                })
-                .await?;
-            }
-            Ok(())
-        }
-        Command::Supervise { data } => up::supervise(&data, CancellationToken::new()).await,
-        Command::S3 { config } => {
-            let stopping = CancellationToken::new();
-            let token = stopping.clone();
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(|source| UpError::Io { what: "listen for SIGTERM".to_owned(), source })?;
-            tokio::spawn(async move {
-                terminate.recv().await;
-                token.cancel();
-            });
-            up::serve_s3(&config, stopping).await
-        }
+        Command::Migrate { url } => stack::migrate(&url).await,
+        Command::Supervise => Ok(up::supervise(&target.folder(), CancellationToken::new()).await?),
+        Command::S3 { config } => stack::s3(&config).await,
     }
 }

@@ -7,7 +7,11 @@ use std::{
 
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DbBackend,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    sqlx::{
+        ConnectOptions as _,
+        postgres::PgConnectOptions,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 
 use crate::StoreError;
@@ -39,29 +43,26 @@ pub(crate) fn backend(url: &str) -> Result<DbBackend, StoreError> {
 }
 
 pub(crate) async fn connect(url: &str, purpose: Purpose) -> Result<DatabaseConnection, StoreError> {
-    let mut options = ConnectOptions::new(url);
+    let mut options = match backend(url)? {
+        DbBackend::Sqlite => sqlite(url, purpose)?,
+        _ => postgres(url)?,
+    };
     options
         .max_connections(match purpose {
             Purpose::Shared { connections } => connections,
             Purpose::Writer | Purpose::Migration => 1,
         })
-        .sqlx_logging(false)
         // Spans name the statement; its values may hold what people said.
         .record_stmt_in_spans(false);
-    match backend(url)? {
-        DbBackend::Sqlite => {
-            check_folder(url, purpose)?;
-            sqlite(&mut options, purpose);
-        }
-        _ => postgres(&mut options),
-    }
     Ok(Database::connect(options).await?)
 }
 
-fn sqlite(options: &mut ConnectOptions, purpose: Purpose) {
+fn sqlite(url: &str, purpose: Purpose) -> Result<ConnectOptions, StoreError> {
+    check_folder(url, purpose)?;
+    let mut options = ConnectOptions::new(url);
     // A file-backed connection costs nothing to keep, and a fresh one has lost its page cache.
     options.acquire_timeout(BUSY).idle_timeout(None).max_lifetime(None).test_before_acquire(false);
-    options.map_sqlx_sqlite_opts(move |options| {
+    options.sqlx_logging(false).map_sqlx_sqlite_opts(move |options| {
         let options = options
             .create_if_missing(purpose == Purpose::Migration)
             .journal_mode(SqliteJournalMode::Wal)
@@ -75,19 +76,23 @@ fn sqlite(options: &mut ConnectOptions, purpose: Purpose) {
             Purpose::Writer | Purpose::Migration => options,
         }
     });
+    Ok(options)
 }
 
-fn postgres(options: &mut ConnectOptions) {
+fn postgres(url: &str) -> Result<ConnectOptions, StoreError> {
+    let real: PgConnectOptions = url.parse().map_err(|error| StoreError::unavailable(format!("store.url: {error}")))?;
+    let real = real.disable_statement_logging().application_name("warren").statement_cache_capacity(200).options([
+        // A process that was stopped inside a transaction must not hold its locks, least of all the leader's.
+        ("idle_in_transaction_session_timeout", "5000"),
+        ("lock_timeout", "10000"),
+        ("statement_timeout", "60000"),
+        ("synchronous_commit", "on"),
+    ]);
+    // sea-orm prints its options, with the address, when everything is traced; these are put in later, unseen.
+    let mut options = ConnectOptions::new("postgres://store.url");
     options.acquire_timeout(ACQUIRE).test_before_acquire_if_idle_for(Duration::from_secs(15));
-    options.map_sqlx_postgres_opts(|options| {
-        options.application_name("warren").statement_cache_capacity(200).options([
-            // A process that was stopped inside a transaction must not hold its locks, least of all the leader's.
-            ("idle_in_transaction_session_timeout", "5000"),
-            ("lock_timeout", "10000"),
-            ("statement_timeout", "60000"),
-            ("synchronous_commit", "on"),
-        ])
-    });
+    options.map_sqlx_postgres_opts(move |_| real.clone());
+    Ok(options)
 }
 
 /// The file that a `sqlite:` address names; `None` for a database in memory.

@@ -1,5 +1,7 @@
 //! What tasks produced: segments of transcripts, and vectors.
 
+use std::collections::BTreeMap;
+
 use sea_orm::{ActiveValue, EntityTrait, sea_query::OnConflict};
 use uuid::Uuid;
 
@@ -63,11 +65,14 @@ impl Tx {
         Ok(())
     }
 
-    /// Stores vectors; an ordinal stored before is replaced.
+    /// Stores vectors; an ordinal stored before is replaced, and of two with one ordinal the last counts.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when there is no such job.
     pub async fn upsert_embeddings(&self, job: Uuid, rows: &[EmbeddingRow]) -> Result<(), StoreError> {
+        // PostgreSQL refuses to update one row twice in a statement.
+        let newest: BTreeMap<i64, &EmbeddingRow> = rows.iter().map(|row| (row.ordinal, row)).collect();
+        let rows: Vec<_> = newest.into_values().collect();
         for group in rows.chunks(500) {
             let rows = group.iter().map(|row| embedding::ActiveModel {
                 job_id: ActiveValue::Set(job),

@@ -14,7 +14,7 @@ use crate::sessions::Sessions;
 
 /// A task that is in the outbox, in the broker, with a worker or on the retry ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Out {
+pub(crate) struct Out {
     /// Its job.
     pub job: Uuid,
     /// Its kind.
@@ -25,7 +25,7 @@ pub struct Out {
 
 /// What a committed transaction means for the board.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// New waiting tasks: job, kind, how many, device seconds of each.
     pub waiting: Vec<(JobKey<Uuid>, TaskKind, u64, f64)>,
     /// Jobs of which one task at a time goes out: it is waiting or out, as long as there is one.
@@ -42,7 +42,7 @@ pub struct Changes {
 
 impl Changes {
     /// Adds what another part of the same transaction did.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.waiting.extend(other.waiting);
         self.keep_going.extend(other.keep_going);
         self.released.extend(other.released);
@@ -54,21 +54,20 @@ impl Changes {
 
 /// The schedulers, one a kind, and the released tasks.
 #[derive(Debug)]
-pub struct Board {
+pub(crate) struct Board {
     schedulers: BTreeMap<TaskKind, Scheduler<Uuid>>,
     out: HashMap<Uuid, Out>,
 }
 
 impl Board {
     /// An empty board.
-    pub fn new(settings: &ReleaseSettings) -> Self {
-        let schedulers =
-            TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(settings.clone(), 0))).collect();
+    pub(crate) fn new(settings: &ReleaseSettings) -> Self {
+        let schedulers = TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(settings.clone(), 0))).collect();
         Self { schedulers, out: HashMap::new() }
     }
 
     /// Follows a commit. Returns the tasks whose workers must be told to stop.
-    pub fn apply(&mut self, changes: &Changes, now: UnixMillis) -> Vec<Uuid> {
+    pub(crate) fn apply(&mut self, changes: &Changes, now: UnixMillis) -> Vec<Uuid> {
         let now_ms = u64::try_from(now.0).unwrap_or(0);
         for task in &changes.ended {
             if let Some(out) = self.out.remove(task) {
@@ -100,14 +99,14 @@ impl Board {
     }
 
     /// Follows the coming and going of workers.
-    pub fn set_slots(&mut self, sessions: &Sessions) {
+    pub(crate) fn set_slots(&mut self, sessions: &Sessions) {
         for (kind, scheduler) in &mut self.schedulers {
             scheduler.set_slots(sessions.slots(*kind));
         }
     }
 
     /// Up to `most` decisions for one kind: how many tasks of which job go out now, in order.
-    pub fn decide(&mut self, kind: TaskKind, most: usize, now: UnixMillis) -> Vec<(Uuid, u64)> {
+    pub(crate) fn decide(&mut self, kind: TaskKind, most: usize, now: UnixMillis) -> Vec<(Uuid, u64)> {
         let now_ms = u64::try_from(now.0).unwrap_or(0);
         let scheduler = self.scheduler(kind);
         let mut picked: Vec<(Uuid, u64)> = Vec::new();
@@ -122,31 +121,31 @@ impl Board {
     }
 
     /// A decided task is out under this dispatch.
-    pub fn went_out(&mut self, task: Uuid, out: Out) {
+    pub(crate) fn went_out(&mut self, task: Uuid, out: Out) {
         self.out.insert(task, out);
     }
 
     /// Decisions whose rows were not there any more: the job ended meanwhile.
-    pub fn came_to_nothing(&mut self, job: Uuid, kind: TaskKind, tasks: u64) {
+    pub(crate) fn came_to_nothing(&mut self, job: Uuid, kind: TaskKind, tasks: u64) {
         for _ in 0..tasks {
             self.scheduler(kind).released_ended(&job);
         }
     }
 
     /// Decisions that could not be written.
-    pub fn put_back(&mut self, job: Uuid, kind: TaskKind, tasks: u64, now: UnixMillis) {
+    pub(crate) fn put_back(&mut self, job: Uuid, kind: TaskKind, tasks: u64, now: UnixMillis) {
         for _ in 0..tasks {
             self.scheduler(kind).put_back(&job, u64::try_from(now.0).unwrap_or(0));
         }
     }
 
     /// A released task, if it is out.
-    pub fn out(&self, task: Uuid) -> Option<&Out> {
+    pub(crate) fn out(&self, task: Uuid) -> Option<&Out> {
         self.out.get(&task)
     }
 
     /// Waiting and released tasks of a kind.
-    pub fn open(&self, kind: TaskKind) -> (u64, u64) {
+    pub(crate) fn open(&self, kind: TaskKind) -> (u64, u64) {
         self.schedulers.get(&kind).map_or((0, 0), |scheduler| (scheduler.waiting(), scheduler.released()))
     }
 
@@ -190,10 +189,7 @@ mod tests {
         let mut board = Board::new(&ReleaseSettings::default());
         board.apply(&waiting(1, 5), NOW);
         board.decide(TaskKind::Transcribe, 1, NOW);
-        board.went_out(
-            Uuid::from_u128(11),
-            Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 },
-        );
+        board.went_out(Uuid::from_u128(11), Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 });
         let stopped = board.apply(&Changes { finished: vec![Uuid::from_u128(1)], ..Changes::default() }, NOW);
         assert_eq!(stopped, [Uuid::from_u128(11)]);
         assert_eq!(board.open(TaskKind::Transcribe), (0, 0));

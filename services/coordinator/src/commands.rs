@@ -25,7 +25,7 @@ const MAX_TEXTS_BYTES: u64 = 256 << 20;
 
 /// Handles queue `warren.job`.
 #[derive(Debug)]
-pub struct Commands(pub Arc<Lead>);
+pub(crate) struct Commands(pub Arc<Lead>);
 
 impl GroupHandler<Received<Command>> for Commands {
     async fn handle(&self, group: &[Received<Command>]) -> Result<(), Fault> {
@@ -49,9 +49,7 @@ impl Commands {
         let command = &received.message;
         match &command.command {
             Some(What::Submitted(submitted)) => self.submitted(job_id(&submitted.job)?).await,
-            Some(What::Cancel(cancel)) => {
-                self.cancel(job_id(&cancel.job)?, &command.actor, &cancel.reason).await
-            }
+            Some(What::Cancel(cancel)) => self.cancel(job_id(&cancel.job)?, &command.actor, &cancel.reason).await,
             Some(What::Replay(replay)) => letters::replay(&self.0, &command.actor, replay).await,
             None => Err(Fault::permanent(Code::Malformed, "a command without content")),
         }
@@ -92,7 +90,8 @@ impl Commands {
             let tasks = vec![planner::prepare(parts, job, &media)];
             return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
         }
-        let object = parts.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_BYTES).await.map_err(|e: BlobError| e.fault())?;
+        let object =
+            parts.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_BYTES).await.map_err(|e: BlobError| e.fault())?;
         let lines = planner::lines(&object).map_err(Fault::Permanent)?;
         let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
         Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })

@@ -30,7 +30,7 @@ const DRAINING: &str = "draining";
 
 /// Answer to a worker that asked for a device.
 #[derive(Debug, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It may start.
     Granted(Lease),
     /// It should ask again.
@@ -51,7 +51,7 @@ pub enum Answer {
 
 /// The devices of one term.
 #[derive(Debug)]
-pub struct Devices {
+pub(crate) struct Devices {
     term: Term,
     store: Store,
     clock: Clock,
@@ -71,7 +71,7 @@ impl Devices {
     ///
     /// # Errors
     /// When the store is away or the term is lost.
-    pub async fn load(
+    pub(crate) async fn load(
         term: Term,
         store: Store,
         clock: Clock,
@@ -98,7 +98,7 @@ impl Devices {
     }
 
     /// How long a lease lives without renewal.
-    pub fn ttl_ms(&self) -> u32 {
+    pub(crate) fn ttl_ms(&self) -> u32 {
         u32::try_from(self.timing.ttl_ms).unwrap_or(u32::MAX)
     }
 
@@ -106,7 +106,7 @@ impl Devices {
     ///
     /// # Errors
     /// When a grant cannot be written: the term is lost or the store is away.
-    pub async fn acquire(&self, request: Request, patience: Duration) -> Result<Answer, StoreError> {
+    pub(crate) async fn acquire(&self, request: Request, patience: Duration) -> Result<Answer, StoreError> {
         let holder = request.holder.clone();
         let device = request.device.clone();
         let waiting = match self.ask(request) {
@@ -129,7 +129,8 @@ impl Devices {
                 inner.waiters.remove(&holder);
                 let position =
                     inner.table.waiting().filter(|(r, _)| r.device == device).position(|(r, _)| r.holder == holder);
-                let held_by = inner.table.leases().find(|lease| lease.device == device).map(|l| l.holder.worker.clone());
+                let held_by =
+                    inner.table.leases().find(|lease| lease.device == device).map(|l| l.holder.worker.clone());
                 Ok(Answer::Waiting { position: position.unwrap_or(0), held_by: held_by.unwrap_or_default() })
             }
         }
@@ -148,7 +149,7 @@ impl Devices {
     }
 
     /// Renews a lease. False: its holder must stop at once.
-    pub fn renew(&self, lease: &str, fence: u64) -> bool {
+    pub(crate) fn renew(&self, lease: &str, fence: u64) -> bool {
         self.lock().table.renew(lease, fence, self.now()) != Renewed::Lost
     }
 
@@ -156,7 +157,7 @@ impl Devices {
     ///
     /// # Errors
     /// When its row cannot be deleted; the table has freed it all the same.
-    pub async fn release(&self, lease: &str, fence: u64) -> Result<(), StoreError> {
+    pub(crate) async fn release(&self, lease: &str, fence: u64) -> Result<(), StoreError> {
         if !self.lock().table.release(lease, fence, self.now()) {
             return Ok(());
         }
@@ -167,7 +168,7 @@ impl Devices {
     }
 
     /// Leases and waiting requests, for people: (leases, number waiting).
-    pub fn snapshot(&self) -> (Vec<Lease>, usize) {
+    pub(crate) fn snapshot(&self) -> (Vec<Lease>, usize) {
         let inner = self.lock();
         (inner.table.leases().cloned().collect(), inner.table.waiting().count())
     }
@@ -176,7 +177,7 @@ impl Devices {
     ///
     /// # Errors
     /// When the term is lost.
-    pub async fn run(&self, sessions: &Mutex<Sessions>, stopping: &CancellationToken) -> Result<(), StoreError> {
+    pub(crate) async fn run(&self, sessions: &Mutex<Sessions>, stopping: &CancellationToken) -> Result<(), StoreError> {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return Ok(()),
@@ -189,7 +190,12 @@ impl Devices {
                 (inner.table.tick(now), inner.table.wants_yield(now))
             };
             for lease in &ticked.expired {
-                tracing::warn!(lease = lease.id, device = lease.device, worker = lease.holder.worker, "lease expired; it drains");
+                tracing::warn!(
+                    lease = lease.id,
+                    device = lease.device,
+                    worker = lease.holder.worker,
+                    "lease expired; it drains"
+                );
                 self.mark_draining(lease).await?;
             }
             if !ticked.freed.is_empty() {
@@ -269,12 +275,7 @@ fn spec(settings: &DeviceSettings) -> DeviceSpec {
     };
     // QUEUES: max(512 MB, 8 %), but a small budget is not eaten up by its reserve.
     let reserve_bytes = (memory_bytes / 100 * 8).max(512 << 20).min(memory_bytes / 4);
-    DeviceSpec {
-        name: settings.name.clone(),
-        max_concurrent: settings.max_concurrent,
-        memory_bytes,
-        reserve_bytes,
-    }
+    DeviceSpec { name: settings.name.clone(), max_concurrent: settings.max_concurrent, memory_bytes, reserve_bytes }
 }
 
 fn machine_memory() -> u64 {

@@ -17,7 +17,7 @@ const COMMAND_GROUP: u16 = 8;
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Starts all duties. Each ends when `over` is cancelled, or with an error when the term is lost.
-pub fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>, over: &CancellationToken) {
+pub(crate) fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>, over: &CancellationToken) {
     let broker = &lead.parts.broker;
     {
         let (broker, handler, over) = (broker.clone(), Commands(Arc::clone(lead)), over.clone());

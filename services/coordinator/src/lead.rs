@@ -27,7 +27,7 @@ use crate::{
 
 /// What outlives a term.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// The database.
     pub store: Store,
     /// RabbitMQ.
@@ -44,7 +44,7 @@ pub struct Parts {
 
 /// The leader's state during one term.
 #[derive(Debug)]
-pub struct Lead {
+pub(crate) struct Lead {
     /// Every write is made under it.
     pub term: Term,
     /// What outlives the term.
@@ -62,32 +62,24 @@ impl Lead {
     ///
     /// # Errors
     /// When the store is away or the term is lost already.
-    pub async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
-        let devices =
-            Devices::load(term, parts.store.clone(), parts.clock.clone(), &parts.settings.devices).await?;
+    pub(crate) async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
+        let devices = Devices::load(term, parts.store.clone(), parts.clock.clone(), &parts.settings.devices).await?;
         let board = crate::load::board(&parts.store, parts.clock.now()).await?;
-        Ok(Self {
-            term,
-            parts,
-            devices,
-            release: Notify::new(),
-            sessions: Mutex::default(),
-            board: Mutex::new(board),
-        })
+        Ok(Self { term, parts, devices, release: Notify::new(), sessions: Mutex::default(), board: Mutex::new(board) })
     }
 
     /// The workers.
-    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().expect("no panic while sessions are locked")
     }
 
     /// The same, for the parts that lock it themselves.
-    pub const fn sessions_mutex(&self) -> &Mutex<Sessions> {
+    pub(crate) const fn sessions_mutex(&self) -> &Mutex<Sessions> {
         &self.sessions
     }
 
     /// The open work.
-    pub fn board(&self) -> MutexGuard<'_, Board> {
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().expect("no panic while the board is locked")
     }
 
@@ -95,7 +87,7 @@ impl Lead {
     ///
     /// # Errors
     /// [`StoreError::TermLost`] when somebody else leads.
-    pub async fn begin(&self) -> Result<Tx, StoreError> {
+    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
         self.parts.store.begin_as_leader(self.term).await
     }
 
@@ -103,14 +95,14 @@ impl Lead {
     ///
     /// # Errors
     /// When it cannot be committed; then nobody learns of anything.
-    pub async fn commit(&self, tx: Tx, changes: &Changes) -> Result<(), StoreError> {
+    pub(crate) async fn commit(&self, tx: Tx, changes: &Changes) -> Result<(), StoreError> {
         tx.commit().await?;
         self.follow(changes).await;
         Ok(())
     }
 
     /// What has to happen after a commit.
-    pub async fn follow(&self, changes: &Changes) {
+    pub(crate) async fn follow(&self, changes: &Changes) {
         self.tell_workers(changes);
         self.parts.relay.committed();
         self.release.notify_one();
@@ -121,7 +113,7 @@ impl Lead {
     }
 
     /// Takes note of workers that came, went or began to drain.
-    pub fn count_slots(&self) {
+    pub(crate) fn count_slots(&self) {
         let sessions = self.sessions();
         self.board().set_slots(&sessions);
     }
@@ -136,6 +128,6 @@ impl Lead {
 }
 
 /// A job as the scheduler knows it.
-pub fn key(job: &Job) -> JobKey<Uuid> {
+pub(crate) fn key(job: &Job) -> JobKey<Uuid> {
     JobKey { id: job.id, caller: job.caller.clone(), class: job.class }
 }

@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// The lead while this coordinator has it.
-pub type Current = watch::Receiver<Option<Arc<Lead>>>;
+pub(crate) type Current = watch::Receiver<Option<Arc<Lead>>>;
 
 /// Takes turns at leading until `stopping`.
-pub async fn run(
+pub(crate) async fn run(
     parts: Parts,
     current: watch::Sender<Option<Arc<Lead>>>,
     store_health: Part,
@@ -41,12 +41,7 @@ pub async fn run(
     }
 }
 
-async fn lead(
-    term: Term,
-    parts: &Parts,
-    current: &watch::Sender<Option<Arc<Lead>>>,
-    stopping: &CancellationToken,
-) {
+async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead>>>, stopping: &CancellationToken) {
     let since = Instant::now();
     let lead = match Lead::start(term, parts.clone()).await {
         Ok(lead) => Arc::new(lead),

@@ -28,7 +28,7 @@ const MAX_CAUSE: usize = 2_000;
 
 /// Handles queue `warren.dead.index`.
 #[derive(Debug)]
-pub struct Index(pub Arc<Lead>);
+pub(crate) struct Index(pub Arc<Lead>);
 
 impl GroupHandler<Letter> for Index {
     async fn handle(&self, group: &[Letter]) -> Result<(), Fault> {
@@ -66,8 +66,7 @@ fn row(letter: &Letter) -> NewLetter {
         .or_else(|| body.as_ref().filter(|_| task_id.is_some()).map(|task| i64::from(task.dispatch)));
     let cause = if letter.cause.is_empty() { by_broker(&letter.deaths) } else { letter.cause.clone() };
     let class = if letter.class.is_empty() { "unknown".to_owned() } else { letter.class.clone() };
-    let fingerprint =
-        header(headers::ERR_FP).map_or_else(|| fingerprint(&class, &letter.key, &cause), str::to_owned);
+    let fingerprint = header(headers::ERR_FP).map_or_else(|| fingerprint(&class, &letter.key, &cause), str::to_owned);
     NewLetter {
         id: letter.id.to_string(),
         queue: letter.queue.clone(),
@@ -126,7 +125,7 @@ struct Replacement {
 ///
 /// # Errors
 /// When the store or the broker is away.
-pub async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters) -> Result<(), Fault> {
+pub(crate) async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters) -> Result<(), Fault> {
     let store = &lead.parts.store;
     let mut ready: BTreeMap<Uuid, Replacement> = BTreeMap::new();
     for id in &command.letters {
@@ -252,7 +251,8 @@ async fn redrive(
 
 /// Exchange and routing key that lead to a queue.
 fn home(queue: &str) -> Option<(&'static str, &'static str)> {
-    let task = TaskKind::ALL.iter().map(|kind| routes::tasks(*kind)).map(|route| (route.queue, route.exchange, route.key));
+    let task =
+        TaskKind::ALL.iter().map(|kind| routes::tasks(*kind)).map(|route| (route.queue, route.exchange, route.key));
     let control = [(COMMANDS.queue, COMMANDS.exchange, COMMANDS.key), (REPORTS.queue, REPORTS.exchange, REPORTS.key)];
     task.chain(control).find(|(name, _, _)| *name == queue).map(|(_, exchange, key)| (exchange, key))
 }

@@ -18,13 +18,12 @@ use crate::{
 ///
 /// # Errors
 /// When the store is away.
-pub async fn board(store: &Store, now: UnixMillis) -> Result<Board, StoreError> {
+pub(crate) async fn board(store: &Store, now: UnixMillis) -> Result<Board, StoreError> {
     let mut board = Board::new(&ReleaseSettings::default());
     let mut changes = Changes::default();
     let counts = store.read().open_counts_by_job_kind().await?;
     let ids: Vec<_> = counts.iter().map(|open| open.job).collect();
-    let jobs: HashMap<_, _> =
-        store.read().jobs_by_id(&ids).await?.into_iter().map(|job| (job.id, job)).collect();
+    let jobs: HashMap<_, _> = store.read().jobs_by_id(&ids).await?.into_iter().map(|job| (job.id, job)).collect();
     for open in counts.iter().filter(|open| open.unreleased > 0) {
         let job = JobKey { id: open.job, caller: open.caller.clone(), class: open.class };
         let cost = open.cost / (open.unreleased + open.released) as f64;

@@ -26,11 +26,11 @@ const SECONDS_PER_KILOBYTE: f64 = 0.05;
 /// A task's payload: its work, as it will travel.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Payload(wire::Task);
+pub(crate) struct Payload(wire::Task);
 
 impl Payload {
     /// The JSON of this work.
-    pub fn write(work: Work) -> String {
+    pub(crate) fn write(work: Work) -> String {
         let task = wire::Task { work: Some(work), ..wire::Task::default() };
         serde_json::to_string(&Self(task)).expect("generated messages always serialise")
     }
@@ -39,7 +39,7 @@ impl Payload {
     ///
     /// # Errors
     /// What is wrong with the JSON.
-    pub fn read(payload: &str) -> Result<Work, String> {
+    pub(crate) fn read(payload: &str) -> Result<Work, String> {
         let task: Self = serde_json::from_str(payload).map_err(|error| error.to_string())?;
         task.0.work.ok_or_else(|| "no work in the payload".to_owned())
     }
@@ -49,7 +49,7 @@ impl Payload {
 ///
 /// # Errors
 /// What is wrong with the row.
-pub fn transcribe_spec(job: &Job) -> Result<wire::TranscribeSpec, String> {
+pub(crate) fn transcribe_spec(job: &Job) -> Result<wire::TranscribeSpec, String> {
     serde_json::from_str(&job.spec).map_err(|error| format!("job.spec: {error}"))
 }
 
@@ -57,12 +57,12 @@ pub fn transcribe_spec(job: &Job) -> Result<wire::TranscribeSpec, String> {
 ///
 /// # Errors
 /// What is wrong with the row.
-pub fn embed_spec(job: &Job) -> Result<wire::EmbedSpec, String> {
+pub(crate) fn embed_spec(job: &Job) -> Result<wire::EmbedSpec, String> {
     serde_json::from_str(&job.spec).map_err(|error| format!("job.spec: {error}"))
 }
 
 /// The first task of a transcribe job.
-pub fn prepare(parts: &Parts, job: &Job, media: &Media) -> NewTask {
+pub(crate) fn prepare(parts: &Parts, job: &Job, media: &Media) -> NewTask {
     let work = Work::Prepare(wire::PrepareTask {
         media_key: media.blob_key.clone(),
         media_name: media.name.clone(),
@@ -81,7 +81,7 @@ pub fn prepare(parts: &Parts, job: &Job, media: &Media) -> NewTask {
 }
 
 /// The transcribe tasks of one prepared part.
-pub fn transcribe(
+pub(crate) fn transcribe(
     parts: &Parts,
     settings: &ReleaseSettings,
     job: &Job,
@@ -132,7 +132,7 @@ pub fn transcribe(
 
 /// A text to embed, and where it is in the job's object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The text.
     pub text: String,
     /// Its line, as bytes of the object; empty when there is no object.
@@ -140,7 +140,7 @@ pub struct Line {
 }
 
 /// The embed tasks of a job. Texts travel inside the task, unless one is too long for a message.
-pub fn embed(parts: &Parts, settings: &ReleaseSettings, job: &Job, model: &str, lines: &[Line]) -> Vec<NewTask> {
+pub(crate) fn embed(parts: &Parts, settings: &ReleaseSettings, job: &Job, model: &str, lines: &[Line]) -> Vec<NewTask> {
     // The transcript's own tasks are what a transcribe job is measured in.
     let counts = job.kind != JobKind::Transcribe;
     let lengths = lines.iter().map(|line| line.text.len());
@@ -189,7 +189,7 @@ fn input(job: &Job, batch: &[Line], bytes: usize) -> wire::embed_task::Input {
 ///
 /// # Errors
 /// [`Cause`] with the line that is no string.
-pub fn lines(jsonl: &[u8]) -> Result<Vec<Line>, Cause> {
+pub(crate) fn lines(jsonl: &[u8]) -> Result<Vec<Line>, Cause> {
     let mut lines = Vec::new();
     let mut start = 0;
     for (index, line) in jsonl.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -204,7 +204,7 @@ pub fn lines(jsonl: &[u8]) -> Result<Vec<Line>, Cause> {
 }
 
 /// The passages of a finished transcript.
-pub fn passages(segments: &[warren_store::Segment]) -> Vec<Passage> {
+pub(crate) fn passages(segments: &[warren_store::Segment]) -> Vec<Passage> {
     let segments: Vec<_> = segments
         .iter()
         .map(|segment| warren_jobs::transcript::Segment {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
@@ -24,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When the term is lost.
-pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
     let allowed = Duration::from_secs(lead.parts.settings.reaper.worker_lost_s);
     let mut every = tokio::time::interval(EVERY);
     loop {
@@ -32,8 +33,8 @@ pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), S
             () = stopping.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        let lost = lead.sessions().expire(allowed);
-        for lost in &lost {
+        let lost = Instant::now().checked_sub(allowed).map(|earliest| lead.sessions().expire(earliest));
+        for lost in lost.iter().flatten() {
             settle_outcome(reaper::lost(lead, lost).await)?;
         }
         lead.count_slots();

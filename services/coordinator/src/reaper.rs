@@ -31,7 +31,7 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 ///
 /// # Errors
 /// When the term is lost.
-pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
     let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s.max(1)));
     loop {
         tokio::select! {
@@ -92,7 +92,7 @@ async fn purge(lead: &Lead) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When the store is away.
-pub async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
+pub(crate) async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
     tracing::warn!(worker = lost.worker, boot = lost.boot, tasks = lost.running.len(), "worker lost");
     let current = current(lead, lost);
     let tx = lead.begin().await?;
@@ -147,8 +147,7 @@ async fn bury(lead: &Lead, task: &Task, step: &str) -> Result<(), StoreError> {
         (headers::ERR_FP.to_owned(), fingerprint(class, task.kind.as_str(), &cause)),
         (headers::ERR_CAUSE.to_owned(), cause),
     ]);
-    let letter =
-        Outgoing { exchange: DEAD_EXCHANGE.to_owned(), key: task.kind.as_str().to_owned(), envelope };
+    let letter = Outgoing { exchange: DEAD_EXCHANGE.to_owned(), key: task.kind.as_str().to_owned(), envelope };
     for outcome in lead.parts.broker.publish_many(std::slice::from_ref(&letter)).await {
         if let Err(error) = outcome {
             // The next loss tries again.

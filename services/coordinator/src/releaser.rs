@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the term is lost.
-pub async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
     let mut trouble = Reconnect::new();
     loop {
         let mut released = 0;
@@ -139,14 +139,16 @@ async fn start(parts: &Parts, tx: &Tx, job: &Job) -> Result<UnixMillis, StoreErr
 ///
 /// # Errors
 /// When its payload is no work.
-pub fn message(
+pub(crate) fn message(
     parts: &Parts,
     task: &Task,
     job: Option<&Job>,
     deadline: Option<UnixMillis>,
 ) -> Result<NewOutbox, StoreError> {
-    let mut work = Payload::read(&task.payload).map_err(|error| StoreError::corrupt(format!("task.payload: {error}")))?;
-    if let (wire::task::Work::Transcribe(work), Some(language)) = (&mut work, job.and_then(|job| job.language.clone())) {
+    let mut work =
+        Payload::read(&task.payload).map_err(|error| StoreError::corrupt(format!("task.payload: {error}")))?;
+    if let (wire::task::Work::Transcribe(work), Some(language)) = (&mut work, job.and_then(|job| job.language.clone()))
+    {
         work.language = language;
     }
     let message = wire::Task {

@@ -17,7 +17,7 @@ use warren_jobs::{JobKind, TaskKind, TaskState, state};
 use warren_messages::{
     ids::{JobId, TaskId},
     to_millis,
-    wire::{self, TaskReport, task_report::Report, embedded::Vectors},
+    wire::{self, TaskReport, embedded::Vectors, task_report::Report},
 };
 use warren_store::{
     EmbeddingRow, EventLevel, Finish, Finished, Job, NewEvent, NewPassage, Segment, StoreError, Task, Tx,
@@ -36,7 +36,7 @@ const MAX_VECTORS_BYTES: u64 = 8 << 20;
 
 /// Handles queue `warren.result`.
 #[derive(Debug)]
-pub struct Reports(pub Arc<Lead>);
+pub(crate) struct Reports(pub Arc<Lead>);
 
 /// A report with what it points to, fetched before the transaction.
 struct Item<'a> {
@@ -187,12 +187,7 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
 }
 
 /// A part of the recording can be transcribed. Planned twice, it has the same tasks.
-async fn prepared_part(
-    parts: &Parts,
-    tx: &Tx,
-    job: &Job,
-    part: &wire::PreparedPart,
-) -> Result<Changes, StoreError> {
+async fn prepared_part(parts: &Parts, tx: &Tx, job: &Job, part: &wire::PreparedPart) -> Result<Changes, StoreError> {
     let spec = planner::transcribe_spec(job).map_err(StoreError::corrupt)?;
     let tasks = planner::transcribe(parts, &parts.settings.release, job, &spec, part);
     let inserted: BTreeSet<Uuid> = tx.insert_tasks(&tasks).await?.into_iter().collect();
@@ -286,11 +281,7 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
 }
 
 /// What the vectors of one task stand for. A transcript's passages are cut again from its segments: the same ones.
-async fn passages(
-    tx: &Tx,
-    job: &Job,
-    work: &wire::EmbedTask,
-) -> Result<Vec<warren_jobs::plan::Passage>, StoreError> {
+async fn passages(tx: &Tx, job: &Job, work: &wire::EmbedTask) -> Result<Vec<warren_jobs::plan::Passage>, StoreError> {
     let texts = match &work.input {
         Some(wire::embed_task::Input::Texts(texts)) => texts.texts.clone(),
         // A text too long for a message is too long to be a passage; it is found by its vector's job alone.
@@ -347,8 +338,6 @@ async fn finish_as(
     let Some(Finished { id, .. }) = tx.finish(&finish).await? else { return Ok(None) };
     if let Some(task) = rows.tasks.get_mut(&id) {
         task.state = to;
-
-
     }
     Ok(Some(Changes { ended: vec![id], ..Changes::default() }))
 }

@@ -17,13 +17,7 @@ use warren_messages::{
 };
 use warren_store::{Store, StoreError, Term};
 
-use crate::{
-    devices::Answer,
-    lead::Lead,
-    leadership::Current,
-    reaper,
-    sessions::Orders,
-};
+use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, sessions::Orders};
 
 /// Orders to one worker that have not been read yet.
 const UNREAD_ORDERS: usize = 256;
@@ -32,7 +26,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// Answers workers while this coordinator leads.
 #[derive(Debug)]
-pub struct Door {
+pub(crate) struct Door {
     /// The lead, if it is here.
     pub current: Current,
     /// To say who leads instead.
@@ -110,11 +104,7 @@ impl Door {
         let request = lease::Request {
             lease: lead.parts.clock.new_id().to_string(),
             device: asked.device.clone(),
-            holder: lease::Holder {
-                worker: asked.worker.clone(),
-                boot: asked.boot.clone(),
-                slot: asked.slot,
-            },
+            holder: lease::Holder { worker: asked.worker.clone(), boot: asked.boot.clone(), slot: asked.slot },
             model: asked.model.clone(),
             memory_bytes: asked.memory_bytes,
             class: job.map_or(JobClass::Default, |job| job.class),
@@ -152,10 +142,10 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
         let replaced = lead.sessions().report(&report, orders);
         lead.count_slots();
         lead.release.notify_one();
-        if let Some(lost) = replaced {
-            if let Err(error) = reaper::lost(lead, &lost).await {
-                tracing::warn!(%error, "losses of a replaced worker not recorded");
-            }
+        if let Some(lost) = replaced
+            && let Err(error) = reaper::lost(lead, &lost).await
+        {
+            tracing::warn!(%error, "losses of a replaced worker not recorded");
         }
         if orders.send(Ok(renewed(lead, &report))).await.is_err() {
             break;

@@ -1,9 +1,6 @@
 //! The live workers: what they run, what they can take, and how to reach them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::{sync::mpsc, time::Instant};
 use warren_jobs::TaskKind;
@@ -13,11 +10,11 @@ use warren_messages::{
 };
 
 /// Where orders to one worker go. Orders are few and small; a worker that reads none is cut off.
-pub type Orders = mpsc::Sender<Result<CoordinatorOrder, tonic::Status>>;
+pub(crate) type Orders = mpsc::Sender<Result<CoordinatorOrder, tonic::Status>>;
 
 /// What a worker last said of a task in its hands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct InHand {
+pub(crate) struct InHand {
     /// Which release of the task it works on.
     pub dispatch: u32,
     /// E.g. `decode`.
@@ -28,7 +25,7 @@ pub struct InHand {
 
 /// One worker process.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// New for each process.
     pub boot: String,
     /// Name of the service.
@@ -49,7 +46,7 @@ pub struct Worker {
 
 /// A worker that was given up, with the tasks that were in its hands.
 #[derive(Debug, PartialEq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// Its name.
     pub worker: String,
     /// Its process.
@@ -60,13 +57,13 @@ pub struct Lost {
 
 /// All live workers, by name.
 #[derive(Debug, Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     workers: BTreeMap<String, Worker>,
 }
 
 impl Sessions {
     /// Takes a report in. A process that replaces an older one of the same name gives that one back as lost.
-    pub fn report(&mut self, report: &WorkerReport, orders: &Orders) -> Option<Lost> {
+    pub(crate) fn report(&mut self, report: &WorkerReport, orders: &Orders) -> Option<Lost> {
         let running = report
             .running
             .iter()
@@ -92,54 +89,49 @@ impl Sessions {
     }
 
     /// The stream of this process ended; it may come back within the time that [`Sessions::expire`] allows.
-    pub fn disconnected(&mut self, worker: &str, boot: &str) {
+    pub(crate) fn disconnected(&mut self, worker: &str, boot: &str) {
         if let Some(worker) = self.workers.get_mut(worker).filter(|worker| worker.boot == boot) {
             worker.orders = None;
         }
     }
 
-    /// Removes the workers that have been silent for `allowed`.
-    pub fn expire(&mut self, allowed: Duration) -> Vec<Lost> {
+    /// Removes the workers that have been silent since before `earliest`.
+    pub(crate) fn expire(&mut self, earliest: Instant) -> Vec<Lost> {
         let silent: Vec<_> = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.last_report.elapsed() > allowed)
+            .filter(|(_, worker)| worker.last_report < earliest)
             .map(|(name, _)| name.clone())
             .collect();
         silent.iter().filter_map(|name| self.workers.remove(name).map(|worker| worker.lost(name))).collect()
     }
 
     /// Slots of the workers that take tasks of this kind.
-    pub fn slots(&self, kind: TaskKind) -> u32 {
+    pub(crate) fn slots(&self, kind: TaskKind) -> u32 {
         self.workers.values().filter(|w| !w.draining && w.kinds.contains(&kind)).map(|w| w.slots).sum()
     }
 
     /// All workers, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Worker)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Worker)> {
         self.workers.iter().map(|(name, worker)| (name.as_str(), worker))
     }
 
-    /// Whether some live worker says that it has this task in hand.
-    pub fn has(&self, task: TaskId) -> bool {
-        self.workers.values().any(|worker| worker.running.contains_key(&task))
-    }
-
     /// Tells whoever runs the task to stop.
-    pub fn cancel(&self, task: TaskId) {
+    pub(crate) fn cancel(&self, task: TaskId) {
         for worker in self.workers.values().filter(|worker| worker.running.contains_key(&task)) {
             worker.order(Order::Cancel(CancelOrder { task: task.to_string() }));
         }
     }
 
     /// Tells a worker that this dispatch of a task is somebody else's.
-    pub fn stale(&self, worker: &str, task: TaskId, dispatch: u32) {
+    pub(crate) fn stale(&self, worker: &str, task: TaskId, dispatch: u32) {
         if let Some(worker) = self.workers.get(worker) {
             worker.order(Order::Stale(StaleOrder { task: task.to_string(), dispatch }));
         }
     }
 
     /// Asks a worker to give a lease back.
-    pub fn ask_to_yield(&self, worker: &str, lease: String, urgent: bool) {
+    pub(crate) fn ask_to_yield(&self, worker: &str, lease: String, urgent: bool) {
         if let Some(worker) = self.workers.get(worker) {
             worker.order(Order::Yield(YieldOrder { lease, urgent }));
         }
@@ -163,6 +155,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use uuid::Uuid;
     use warren_messages::wire::TaskInHand;
 
@@ -187,7 +181,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_worker_is_lost_when_silent_or_replaced() {
         let (orders, _receiver) = mpsc::channel(4);
         let mut sessions = Sessions::default();
@@ -195,9 +189,9 @@ mod tests {
         assert_eq!(sessions.report(&report("a", &[1, 2]), &orders), None);
         let lost = sessions.report(&report("b", &[3]), &orders).expect("process a is gone");
         assert_eq!((lost.boot.as_str(), lost.running.len()), ("a", 2));
-        assert!(sessions.expire(Duration::from_secs(20)).is_empty());
-        tokio::time::advance(Duration::from_secs(21)).await;
-        assert_eq!(sessions.expire(Duration::from_secs(20)).len(), 1);
+        let now = Instant::now();
+        assert!(sessions.expire(now - Duration::from_secs(20)).is_empty());
+        assert_eq!(sessions.expire(now + Duration::from_secs(1)).len(), 1);
         assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
     }
 

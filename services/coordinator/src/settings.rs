@@ -13,7 +13,7 @@ use warren_telemetry::TelemetrySettings;
 /// All sections.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Health and metrics.
     pub http: HttpSettings,
     /// Logs, traces.
@@ -41,7 +41,7 @@ pub struct Settings {
 /// Where workers reach this coordinator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GrpcSettings {
+pub(crate) struct GrpcSettings {
     /// Address and port. Default 127.0.0.1:7071. Workers are trusted: keep it inside the cluster's network.
     pub bind: SocketAddr,
     /// What other coordinators and workers should dial, e.g. `http://coordinator-0:7071`. Empty: the bind address.
@@ -50,7 +50,7 @@ pub struct GrpcSettings {
 
 impl GrpcSettings {
     /// The address that workers are sent to when this coordinator leads.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         if self.advertise.is_empty() { format!("http://{}", self.bind) } else { self.advertise.clone() }
     }
 }
@@ -64,7 +64,7 @@ impl Default for GrpcSettings {
 /// Timing of the leader row. A hand-over takes at most `ttl_ms` + `poll_ms`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LeaderSettings {
+pub(crate) struct LeaderSettings {
     /// Name of this coordinator. Default `coordinator`; must differ between coordinators.
     pub name: String,
     /// Milliseconds that a term lasts without renewal. Default 5 000.
@@ -86,7 +86,7 @@ impl Default for LeaderSettings {
 /// How much work is in the broker at once, and how large a task is.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ReleaseSettings {
+pub(crate) struct ReleaseSettings {
     /// Released tasks per slot of the live workers. Default 2: one running, one at hand.
     pub window_per_slot: u32,
     /// Seconds of audio that a transcribe task aims at, at most 120. Default 60. One task is the longest that a short
@@ -105,7 +105,7 @@ impl Default for ReleaseSettings {
 /// The hard cap on running jobs and the mending of lost messages.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ReaperSettings {
+pub(crate) struct ReaperSettings {
     /// Seconds between rounds. Default 60.
     pub interval_s: u64,
     /// Seconds that a job may run, unless its own `timeout_s` is longer. Default 21 600.
@@ -123,7 +123,7 @@ impl Default for ReaperSettings {
 /// One device that workers share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DeviceSettings {
+pub(crate) struct DeviceSettings {
     /// `cpu`, `cuda:0`, … as workers name it.
     pub name: String,
     /// Leases at once. Default: 1 for CUDA, the number of cores for the CPU.
@@ -134,7 +134,7 @@ pub struct DeviceSettings {
 
 impl DeviceSettings {
     /// The machine's processors.
-    pub fn cpu() -> Self {
+    pub(crate) fn cpu() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { name: "cpu".to_owned(), max_concurrent: u32::try_from(cores).unwrap_or(u32::MAX), memory_mib: 0 }
     }

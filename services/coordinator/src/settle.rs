@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// When the store is away, or a row makes no sense.
-pub async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> Result<Changes, StoreError> {
+pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> Result<Changes, StoreError> {
     let mut changes = Changes { touched: vec![job_id], ..Changes::default() };
     let Some(mut job) = tx.read().job(job_id).await? else { return Ok(changes) };
     if job.state.is_ended() {
@@ -58,7 +58,7 @@ pub async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> Result<C
 ///
 /// # Errors
 /// When the store is away.
-pub async fn stop(
+pub(crate) async fn stop(
     tx: &Tx,
     job: &Job,
     to: JobState,
@@ -70,13 +70,7 @@ pub async fn stop(
     Ok(cancelled.len())
 }
 
-async fn end(
-    tx: &Tx,
-    job: &Job,
-    to: JobState,
-    event: &NewEvent,
-    changes: &mut Changes,
-) -> Result<(), StoreError> {
+async fn end(tx: &Tx, job: &Job, to: JobState, event: &NewEvent, changes: &mut Changes) -> Result<(), StoreError> {
     if tx.set_job_state(job.id, job.state, to, event).await?.is_some() {
         changes.finished.push(job.id);
         // Counted after the commit would be exact; before it, a transaction that is run again counts twice at worst.

@@ -18,7 +18,7 @@ use crate::{lead::Parts, service::Door};
 const PING: Duration = Duration::from_secs(5);
 
 /// Opens the database as soon as it is there. `None`: the process is to stop first.
-pub async fn open_store(
+pub(crate) async fn open_store(
     settings: &StoreSettings,
     clock: &Clock,
     health: &Part,
@@ -44,7 +44,7 @@ pub async fn open_store(
 }
 
 /// Keeps readiness right until the process stops.
-pub async fn watch_parts(host: &Host, parts: &Parts) {
+pub(crate) async fn watch_parts(host: &Host, parts: &Parts) {
     let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
     let stopping = host.stopping();
     let broker = async {
@@ -81,7 +81,11 @@ pub async fn watch_parts(host: &Host, parts: &Parts) {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(door: LeasesServer<Door>, listener: TcpListener, stopping: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    door: LeasesServer<Door>,
+    listener: TcpListener,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<LeasesServer<Door>>().await;
     // Sessions last as long as workers do: they end by the term, or with the process.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use warren_blob::BlobSettings;
 use warren_broker::BrokerSettings;
 use warren_host::{DrainSettings, HttpSettings, ServiceSettings, ensure_loopback_or_auth};
+use warren_models::{Catalogue, Family};
 use warren_settings::Validate;
 use warren_store::StoreSettings;
 use warren_telemetry::TelemetrySettings;
@@ -15,35 +16,35 @@ use crate::auth::AuthSettings;
 /// All sections.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Health and metrics.
-    pub http: HttpSettings,
+    pub(crate) http: HttpSettings,
     /// Logs, traces.
-    pub telemetry: TelemetrySettings,
+    pub(crate) telemetry: TelemetrySettings,
     /// What happens on SIGTERM.
-    pub drain: DrainSettings,
+    pub(crate) drain: DrainSettings,
     /// RabbitMQ.
-    pub broker: BrokerSettings,
+    pub(crate) broker: BrokerSettings,
     /// The database.
-    pub store: StoreSettings,
+    pub(crate) store: StoreSettings,
     /// Object storage.
-    pub blob: BlobSettings,
+    pub(crate) blob: BlobSettings,
     /// The door for callers.
-    pub grpc: GrpcSettings,
+    pub(crate) grpc: GrpcSettings,
     /// Who may call.
-    pub auth: AuthSettings,
+    pub(crate) auth: AuthSettings,
     /// What is refused.
-    pub limits: LimitSettings,
+    pub(crate) limits: LimitSettings,
     /// What is used when a caller names nothing.
-    pub defaults: DefaultSettings,
+    pub(crate) defaults: DefaultSettings,
 }
 
 /// Section `grpc`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GrpcSettings {
+pub(crate) struct GrpcSettings {
     /// Address and port. Default 127.0.0.1:7070. Another machine can reach it only with `auth.keys` set.
-    pub bind: SocketAddr,
+    pub(crate) bind: SocketAddr,
 }
 
 impl Default for GrpcSettings {
@@ -55,36 +56,54 @@ impl Default for GrpcSettings {
 /// Section `limits`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitSettings {
+pub(crate) struct LimitSettings {
     /// Largest recording in bytes. Default 8 GiB.
-    pub upload_bytes: u64,
+    pub(crate) upload_bytes: u64,
+    /// Uploads that run at once; others wait. Each takes up to 16 MiB of memory. Default 16.
+    pub(crate) uploads: usize,
     /// Most texts in one embed job. Default 100 000.
-    pub texts: usize,
+    pub(crate) texts: usize,
     /// Most bytes of one text. Default 1 MiB.
-    pub text_bytes: usize,
+    pub(crate) text_bytes: usize,
     /// Seconds that a caller may ask a job to run. Default 172 800 (two days).
-    pub timeout_s: u32,
+    pub(crate) timeout_s: u32,
 }
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { upload_bytes: 8 << 30, texts: 100_000, text_bytes: 1 << 20, timeout_s: 172_800 }
+        Self { upload_bytes: 8 << 30, uploads: 16, texts: 100_000, text_bytes: 1 << 20, timeout_s: 172_800 }
     }
 }
 
 /// Section `defaults`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DefaultSettings {
+pub(crate) struct DefaultSettings {
     /// Speech model. Default `base`: it knows about a hundred languages.
-    pub speech_model: String,
+    pub(crate) speech_model: String,
     /// Embedding model. Default `all-MiniLM-L6-v2`.
-    pub embedding_model: String,
+    pub(crate) embedding_model: String,
 }
 
 impl Default for DefaultSettings {
     fn default() -> Self {
         Self { speech_model: "base".to_owned(), embedding_model: "all-MiniLM-L6-v2".to_owned() }
+    }
+}
+
+impl DefaultSettings {
+    fn check(&self) -> Result<(), String> {
+        let catalogue = Catalogue::builtin();
+        for (field, name, family) in [
+            ("speech_model", &self.speech_model, Family::Whisper),
+            ("embedding_model", &self.embedding_model, Family::Bert),
+        ] {
+            let model = catalogue.get(name).map_err(|error| format!("defaults.{field}: {error}"))?;
+            if model.family != family {
+                return Err(format!("defaults.{field}: `{name}` is a model of another kind"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -108,6 +127,13 @@ impl Default for Settings {
 impl Validate for Settings {
     fn validate(&self) -> Result<(), String> {
         ensure_loopback_or_auth("grpc.bind", self.grpc.bind, !self.auth.keys.is_empty())?;
+        self.broker.validate()?;
+        self.store.validate()?;
+        self.blob.validate()?;
+        if self.limits.uploads == 0 {
+            return Err("limits.uploads: must be at least 1".to_owned());
+        }
+        self.defaults.check()?;
         for (index, key) in self.auth.keys.iter().enumerate() {
             if key.caller.is_empty() || key.key.expose().len() < 20 {
                 return Err(format!("auth.keys[{index}]: needs a `caller` and a `key` of at least 20 characters"));
@@ -118,7 +144,8 @@ impl Validate for Settings {
 }
 
 impl ServiceSettings for Settings {
-    const ABOUT: &'static str = "The front door: takes recordings and texts in, submits jobs, answers for them, searches.";
+    const ABOUT: &'static str =
+        "The front door: takes recordings and texts in, submits jobs, answers for them, searches.";
 
     fn http(&self) -> &HttpSettings {
         &self.http
@@ -130,5 +157,34 @@ impl ServiceSettings for Settings {
 
     fn drain(&self) -> &DrainSettings {
         &self.drain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_settings::Secret;
+
+    use super::*;
+    use crate::auth::ApiKey;
+
+    #[test]
+    fn defaults_are_valid_and_what_is_wrong_is_named() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        let wrong: [(&str, fn(&mut Settings)); 5] = [
+            ("grpc.bind", |settings| settings.grpc.bind = ([0, 0, 0, 0], 7070).into()),
+            ("auth.keys[0]", |settings| {
+                let key = Secret::new("short".to_owned());
+                settings.auth.keys = vec![ApiKey { caller: "anna".to_owned(), key, operator: false }];
+            }),
+            ("limits.uploads", |settings| settings.limits.uploads = 0),
+            ("defaults.speech_model", |settings| settings.defaults.speech_model = "huge".to_owned()),
+            ("defaults.embedding_model", |settings| settings.defaults.embedding_model = "base".to_owned()),
+        ];
+        for (field, spoil) in wrong {
+            let mut settings = Settings::default();
+            spoil(&mut settings);
+            let error = settings.validate().expect_err(field);
+            assert!(error.contains(field), "{error}");
+        }
     }
 }

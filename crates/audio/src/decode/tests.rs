@@ -16,7 +16,7 @@ fn rising() -> Vec<u8> {
 }
 
 /// A decoder that does something else than decode.
-struct Stumbling(fn() -> Result<Option<Chunk>, Stop>);
+struct Stumbling(Next);
 
 impl Frames for Stumbling {
     fn format(&self) -> Format {
@@ -32,7 +32,9 @@ impl Frames for Stumbling {
     }
 }
 
-fn samples(mut decoder: Decoder, stumble: Option<fn() -> Result<Option<Chunk>, Stop>>) -> Vec<f32> {
+type Next = fn() -> Result<Option<Chunk>, Stop>;
+
+fn samples(mut decoder: Decoder, stumble: Option<Next>) -> Vec<f32> {
     let mut samples = decoder.next_block().unwrap().unwrap();
     if let Some(stumble) = stumble {
         decoder.frames = Box::new(Stumbling(stumble));
@@ -52,7 +54,7 @@ fn ffmpeg_goes_on_where_our_decoder_stumbles_or_panics() {
     let options = DecodeOptions::default();
     let whole = samples(open(&options), None);
     assert_eq!(whole.len(), 96_000);
-    let damaged: fn() -> _ = || Err(Stop::Damaged("nonsense".to_owned()));
+    let damaged: Next = || Err(Stop::Damaged("nonsense".to_owned()));
     for stumble in [damaged, || panic!("a decoder's own mistake")] {
         let saved = samples(open(&options), Some(stumble));
         assert_eq!(saved.len(), whole.len());

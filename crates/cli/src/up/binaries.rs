@@ -43,15 +43,28 @@ pub(super) fn clean_environment(command: &mut Command, knows: impl Fn(&str) -> b
     }
 }
 
-/// Sections that `warren up` writes for every process; a variable would give all of them the same value.
-const OURS: [&str; 7] = ["http", "grpc", "broker", "store", "blob", "leader", "leases"];
+/// What `warren up` writes for every process by itself; a variable would give all of them the same value.
+const OURS: [&str; 12] = [
+    "http__bind",
+    "grpc__bind",
+    "broker__url",
+    "broker__management_url",
+    "store__url",
+    "blob__endpoint",
+    "blob__bucket",
+    "blob__access_key",
+    "blob__secret_key",
+    "leader__name",
+    "leases__worker",
+    "leases__coordinators",
+];
 
 fn passes(name: &str, knows: &impl Fn(&str) -> bool) -> bool {
-    let Some((section, _)) = name.strip_prefix("WARREN_").and_then(|key| key.split_once("__")) else {
-        return name != "WARREN_CONFIG";
-    };
-    let section = section.to_lowercase();
-    !OURS.contains(&section.as_str()) && knows(&section)
+    let Some(key) = name.strip_prefix("WARREN_").map(str::to_lowercase) else { return true };
+    match key.split_once("__") {
+        Some((section, _)) => !OURS.contains(&key.as_str()) && knows(section),
+        None => key != "config",
+    }
 }
 
 /// Which sections the settings of each service have.
@@ -108,6 +121,7 @@ mod tests {
             ("WARREN_DATA", true),
             ("WARREN_MODELS__CACHE", true),
             ("WARREN_HTTP__BIND", false),
+            ("WARREN_HTTP__KEEP_ALIVE", true),
             ("WARREN_DEFAULTS__SPEECH_MODEL", false),
             ("WARREN_CONFIG", false),
         ] {

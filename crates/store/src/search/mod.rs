@@ -282,7 +282,7 @@ impl SearchIndex {
         let query = query.to_vec();
         let best = tokio::task::spawn_blocking(move || held.top_k(&query, k)).await;
         let best = best.map_err(|error| StoreError::Internal { reason: format!("vector search: {error}") })?;
-        self.hits(&best).await
+        self.hits(model, &best).await
     }
 
     /// What the active generation holds.
@@ -342,15 +342,15 @@ impl SearchIndex {
         }
     }
 
-    async fn hits(&self, best: &[(i64, f32)]) -> Result<Vec<Hit>, StoreError> {
+    async fn hits(&self, model: &str, best: &[(i64, f32)]) -> Result<Vec<Hit>, StoreError> {
         let text = format!(
-            "SELECT {COLUMNS} FROM passage WHERE passage.id IN (SELECT id FROM {})",
+            "SELECT {COLUMNS} FROM passage WHERE passage.id IN (SELECT id FROM {}) AND passage.model = $2",
             sql::table(self.backend, 1, &[sql::Column::Int("id")])
         );
         let list = sql::list(best.iter().map(|(id, _)| serde_json::json!({ "id": id })));
-        let rows: Vec<Passage> = self.read().all(text, [list]).await?;
+        let rows: Vec<Passage> = self.read().all(text, [list, model.into()]).await?;
         let mut rows: HashMap<i64, Passage> = rows.into_iter().map(|row| (row.id, row)).collect();
-        // A passage deleted since the matrix was read is left out.
+        // One deleted, or indexed again by another model, since the matrix was read is left out.
         Ok(best
             .iter()
             .filter_map(|(id, score)| Some(Hit { passage: rows.remove(id)?, score: f64::from(*score) }))

@@ -85,6 +85,6 @@ impl TryFrom<task::Model> for Task {
 /// Rows in the order of the job's plan, which `RETURNING` does not promise.
 fn in_order(rows: Vec<task::Model>) -> Result<Vec<Task>, StoreError> {
     let mut tasks = rows.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
-    tasks.sort_by(|a, b| (a.job_id, a.kind, a.ordinal).cmp(&(b.job_id, b.kind, b.ordinal)));
+    tasks.sort_by_key(|task| (task.job_id, task.kind, task.ordinal));
     Ok(tasks)
 }

@@ -51,6 +51,23 @@ pub(crate) async fn a_stale_terms_write_is_refused(world: World) {
     assert!(matches!(run(new).await, Err(StoreError::TermLost)), "expired");
 }
 
+pub(crate) async fn a_new_term_waits_for_the_writes_of_the_old_one(world: World) {
+    let (store, job) = (&world.store, world.job().await);
+    let old = store.try_lead("a", "", TTL).await.unwrap().unwrap();
+    let tx = store.begin_as_leader(old).await.unwrap();
+    tx.set_language(job, "de").await.unwrap();
+    let other = world.another().await;
+    let mut taking = tokio::spawn(async move { other.try_lead("a", "", TTL).await });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut taking).await.is_err(), "it took over too early");
+    tx.commit().await.unwrap();
+    let new = taking.await.unwrap().unwrap().unwrap();
+    assert!(new > old);
+    assert!(matches!(store.begin_as_leader(old).await, Err(StoreError::TermLost)));
+    assert_eq!(store.read().job(job).await.unwrap().unwrap().language.as_deref(), Some("de"));
+    drop(store.begin_as_leader(new).await.unwrap());
+    assert!(store.renew(new, TTL).await.unwrap(), "a dropped transaction holds nothing");
+}
+
 pub(crate) async fn fences_only_grow(world: World) {
     let (one, two) = (world.store.clone(), world.another().await);
     one.write(async |tx| tx.upsert_device("cpu", 1 << 30, 4).await).await.unwrap();

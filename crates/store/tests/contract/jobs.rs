@@ -158,7 +158,7 @@ pub(crate) async fn results_are_stored_once(world: World) {
                 tx.replace_segments(job, 1, &[segment(1, 0, "later")]).await?;
                 tx.replace_segments(job, 0, &[segment(0, 0, text), segment(0, 1, text)]).await?;
                 tx.upsert_embeddings(job, &[vector(0, 1.0), vector(1, 2.0)]).await?;
-                tx.upsert_embeddings(job, &[vector(1, 3.0), vector(2, 4.0)]).await
+                tx.upsert_embeddings(job, &[vector(1, 9.0), vector(1, 3.0), vector(2, 4.0)]).await
             })
             .await
             .unwrap();

@@ -1,5 +1,7 @@
 //! One contract, kept by both databases: every behaviour here runs on SQLite and on PostgreSQL.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod archive;
 mod coordination;
 mod jobs;
@@ -36,6 +38,7 @@ on_both! {
         vectors_of_another_model_or_dimension_are_refused
         words_and_vectors_find_passages;
     coordination:
+        a_new_term_waits_for_the_writes_of_the_old_one
         a_stale_terms_write_is_refused
         fences_only_grow
         leases_are_renewed_by_id_and_fence

@@ -51,3 +51,24 @@ async fn a_server_that_is_away_is_unavailable_and_its_password_is_kept() {
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_away_is_unavailable() {
+    use warren_local::postgres::{Cluster, Durability};
+    let (cluster, url) = tokio::task::spawn_blocking(|| {
+        let cluster = Cluster::start(Durability::Fast).unwrap();
+        let url = cluster.create_database().unwrap();
+        (cluster, url)
+    })
+    .await
+    .unwrap();
+    migrate::up(&url).await.unwrap();
+    let store = Store::open(&StoreSettings::at(&url), Clock::system()).await.unwrap();
+    let tx = store.begin().await.unwrap();
+    tx.audit("a", "b", "c", "d").await.unwrap();
+    tokio::task::spawn_blocking(move || drop(cluster)).await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}

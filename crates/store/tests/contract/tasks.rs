@@ -144,7 +144,7 @@ pub(crate) async fn counts_and_stats_agree(world: World) {
     urgent.class = JobClass::Interactive;
     let second = world.submit(urgent).await;
     let task = world.task(second, 0);
-    store.write(async |tx| tx.insert_tasks(&[task.clone()]).await).await.unwrap();
+    store.write(async |tx| tx.insert_tasks(std::slice::from_ref(&task)).await).await.unwrap();
     let tasks = store.read().tasks_of(first).await.unwrap();
     let later = world.clock.now().plus(Duration::from_secs(5));
     store

@@ -1,0 +1,170 @@
+//! The connection to a server, which may be away for a while.
+
+mod upload;
+mod watch;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use tokio::time::Instant;
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+pub(crate) use upload::upload;
+use warren_clock::Reconnect;
+pub(crate) use watch::watch;
+
+use crate::{error::CliError, up};
+
+/// How long a server may be away before a command gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Largest answer: a transcript of many hours.
+pub(crate) const MAX_ANSWER: usize = 64 << 20;
+
+/// Which server to talk to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Target {
+    /// Folder of the local stack. Default: the one that `warren up` uses.
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "server")]
+    pub data: Option<PathBuf>,
+    /// A server somewhere else, e.g. http://warren.example:7070.
+    #[arg(long, global = true, value_name = "URL", env = "WARREN_SERVER")]
+    pub server: Option<String>,
+    /// API key for it.
+    #[arg(long, global = true, value_name = "KEY", env = "WARREN_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+}
+
+/// Adds the API key to every call.
+#[derive(Clone, Debug)]
+pub(crate) struct Key(Option<MetadataValue<tonic::metadata::Ascii>>);
+
+impl Interceptor for Key {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What generated clients are made from.
+pub(crate) type Transport = InterceptedService<Channel, Key>;
+
+/// A server. Cheap to clone; connects when used, and again after losses.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    transport: Transport,
+    address: String,
+}
+
+impl Target {
+    /// The folder of the local stack.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(up::default_data_dir)
+    }
+
+    /// The server. Opens no connection yet.
+    ///
+    /// # Errors
+    /// When there is no local stack, or the address or key is no such thing.
+    pub(crate) fn server(&self) -> Result<Server, CliError> {
+        let address = match &self.server {
+            Some(address) => address.clone(),
+            None => up::endpoints(&self.folder())?.grpc.url,
+        };
+        let endpoint = Endpoint::from_shared(address.clone())
+            .map_err(|error| CliError::Usage(format!("--server {address}: {error}; write it as http://HOST:PORT")))?
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let key = self
+            .api_key
+            .as_ref()
+            .map(|key| format!("Bearer {key}").parse())
+            .transpose()
+            .map_err(|_| CliError::Usage("--api-key: has characters that a key cannot have".to_owned()))?;
+        Ok(Server { transport: InterceptedService::new(endpoint.connect_lazy(), Key(key)), address })
+    }
+}
+
+impl Server {
+    /// For a generated client.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.clone()
+    }
+
+    /// Calls until the server answers; a server that is away is given a minute.
+    ///
+    /// # Errors
+    /// What the server refused, or [`CliError::OutOfReach`].
+    pub(crate) async fn call<T>(&self, call: impl AsyncFn(Transport) -> Result<T, Status>) -> Result<T, CliError> {
+        let mut trouble = Trouble::new(&self.address);
+        loop {
+            match call(self.transport()).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => trouble.wait(status).await?,
+            }
+        }
+    }
+
+    /// Patience with this server, for streams.
+    pub(crate) fn trouble(&self) -> Trouble {
+        Trouble::new(&self.address)
+    }
+}
+
+/// Waits between attempts, and gives up after a minute without any success.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    address: String,
+    reconnect: Reconnect,
+    since: Option<Instant>,
+}
+
+impl Trouble {
+    fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), reconnect: Reconnect::new(), since: None }
+    }
+
+    /// It worked: the minute starts over.
+    pub(crate) fn over(&mut self) {
+        self.reconnect.reset();
+        self.since = None;
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The refusal itself, when trying again cannot help; [`CliError::OutOfReach`] when the minute is over.
+    pub(crate) async fn wait(&mut self, status: Status) -> Result<(), CliError> {
+        if !is_away(&status) {
+            return Err(status.into());
+        }
+        let first = self.since.is_none();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= PATIENCE {
+            let message = status.message();
+            return Err(CliError::OutOfReach(format!(
+                "no answer from {} for {} s: {message}; is it running? (warren ps)",
+                self.address,
+                PATIENCE.as_secs()
+            )));
+        }
+        if first {
+            eprintln!("{} does not answer ({}); trying for a minute", self.address, status.message());
+        }
+        tokio::time::sleep(self.reconnect.next_delay()).await;
+        Ok(())
+    }
+}
+
+fn is_away(status: &Status) -> bool {
+    // A connection that breaks in mid-call shows as Unknown or Cancelled with the transport's error as its source.
+    let broken = std::error::Error::source(status).is_some() || status.message().contains("h2 protocol error");
+    matches!(status.code(), Code::Unavailable)
+        || (broken && matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal))
+}

@@ -1,0 +1,182 @@
+//! `warren jobs`, `watch` and `cancel`.
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use warren_messages::wire::{
+    CancelJobRequest, EventLevel, Job, JobEvent, JobState, ListJobsRequest, jobs_client::JobsClient,
+};
+
+use crate::{
+    client::{Server, watch},
+    commands::transcribe::show_progress,
+    error::CliError,
+    output,
+};
+
+/// List jobs, newest first.
+#[derive(Args, Debug)]
+pub(crate) struct Jobs {
+    /// Only those in this state.
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// Only of this kind: transcribe or embed.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Most jobs.
+    #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+}
+
+/// States by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// Follow a job to its end.
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// E.g. job_0192f0c1-….
+    job: String,
+}
+
+/// Stop a job.
+#[derive(Args, Debug)]
+pub(crate) struct Cancel {
+    /// E.g. job_0192f0c1-….
+    job: String,
+    /// For the record.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// Lists.
+///
+/// # Errors
+/// When the server refuses or stays away.
+pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Result<(), CliError> {
+    let state = match arguments.state {
+        None => JobState::Unspecified,
+        Some(State::Queued) => JobState::Queued,
+        Some(State::Running) => JobState::Running,
+        Some(State::Succeeded) => JobState::Succeeded,
+        Some(State::Failed) => JobState::Failed,
+        Some(State::Cancelled) => JobState::Cancelled,
+    };
+    let request = ListJobsRequest {
+        state: state.into(),
+        kind: arguments.kind.clone(),
+        page_size: arguments.limit,
+        page_token: String::new(),
+    };
+    let found = server
+        .call(async |transport| JobsClient::new(transport).list(request.clone()).await.map(tonic::Response::into_inner))
+        .await?;
+    if json {
+        found.jobs.iter().for_each(|job| output::json_line(&as_json(job)));
+        return Ok(());
+    }
+    let mut table = output::table(&["job", "kind", "state", "done", "name", "created", "error"]);
+    for job in &found.jobs {
+        table.add_row([
+            job.id.clone(),
+            job.kind.clone(),
+            output::state(job.state()).to_owned(),
+            done(job),
+            job.name.clone(),
+            output::time(job.created_at.as_ref()),
+            job.error_code.clone(),
+        ]);
+    }
+    println!("{table}");
+    if !found.next_page_token.is_empty() {
+        eprintln!("there are more; raise --limit");
+    }
+    Ok(())
+}
+
+fn as_json(job: &Job) -> serde_json::Value {
+    json!({
+        "id": job.id, "kind": job.kind, "state": output::state(job.state()), "progress_done": job.progress_done,
+        "progress_planned": job.progress_planned, "error_code": job.error_code, "name": job.name,
+        "created_at": job.created_at, "expected_end": job.expected_end,
+    })
+}
+
+fn done(job: &Job) -> String {
+    match job.progress_unit.as_str() {
+        _ if job.progress_planned == 0.0 => String::new(),
+        "audio_seconds" => format!("{} / {}", output::clock(job.progress_done), output::clock(job.progress_planned)),
+        unit => format!("{} / {} {unit}", job.progress_done, job.progress_planned),
+    }
+}
+
+/// Watches.
+///
+/// # Errors
+/// [`CliError::Failed`] when the job does not succeed.
+pub(crate) async fn follow(server: &Server, arguments: &Watch, json: bool) -> Result<(), CliError> {
+    let style = ProgressStyle::with_template("{bar:32} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(1_000).with_style(style) };
+    let job = watch(server, &arguments.job, &mut |update| {
+        for event in &update.events {
+            if json {
+                output::json_line(&json!({
+                    "sequence": event.sequence, "event": event.event, "message": event.message, "at": event.at,
+                    "fields": event.fields,
+                }));
+            } else {
+                bar.suspend(|| println!("{}", line(event)));
+            }
+        }
+        if let Some(job) = &update.job {
+            show_progress(&bar, job);
+        }
+    })
+    .await?;
+    bar.finish_and_clear();
+    if job.state() == JobState::Succeeded {
+        return Ok(());
+    }
+    eprintln!("{}: {} ({})", output::state(job.state()), job.error_message, job.error_code);
+    Err(CliError::Failed)
+}
+
+fn line(event: &JobEvent) -> String {
+    let level = match event.level() {
+        EventLevel::Error => "✗",
+        EventLevel::Warning => "!",
+        EventLevel::Info | EventLevel::Unspecified => " ",
+    };
+    format!("{} {level} {:<18} {}", output::time(event.at.as_ref()), event.event, event.message)
+}
+
+/// Cancels.
+///
+/// # Errors
+/// When the server refuses or stays away.
+pub(crate) async fn cancel(server: &Server, arguments: &Cancel, json: bool) -> Result<(), CliError> {
+    let request = CancelJobRequest { id: arguments.job.clone(), reason: arguments.reason.clone() };
+    let answer = server
+        .call(async |transport| {
+            JobsClient::new(transport).cancel(request.clone()).await.map(tonic::Response::into_inner)
+        })
+        .await?;
+    let state = answer.job.as_ref().map_or("unknown", |job| output::state(job.state()));
+    if json {
+        output::json_line(&json!({
+            "job": arguments.job, "state": state, "tasks_cancelled": answer.tasks_cancelled,
+            "effective": answer.effective,
+        }));
+    } else if answer.effective {
+        println!("{}: {state}, {} tasks stopped", arguments.job, answer.tasks_cancelled);
+    } else {
+        println!("{}: recorded; it takes effect as soon as a coordinator leads", arguments.job);
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! `warren queues` and `warren workers`.
+
+use serde_json::json;
+use warren_messages::wire::{QueuesRequest, WorkersRequest, operations_client::OperationsClient};
+
+use crate::{client::Server, error::CliError, output};
+
+/// What waits, by kind of work.
+///
+/// # Errors
+/// When the server refuses or stays away.
+pub(crate) async fn queues(server: &Server, json: bool) -> Result<(), CliError> {
+    let found = server
+        .call(async |transport| {
+            OperationsClient::new(transport).queues(QueuesRequest {}).await.map(tonic::Response::into_inner)
+        })
+        .await?;
+    let header = ["work", "waiting", "released", "running", "retry later", "dead", "oldest", "slots"];
+    let mut table = output::table(&header);
+    for queue in &found.queues {
+        if json {
+            output::json_line(&json!({
+                "kind": queue.kind, "queue": queue.queue, "unreleased": queue.unreleased, "released": queue.released,
+                "running": queue.running, "retry_later": queue.retry_later, "dead": queue.dead,
+                "oldest_wait_seconds": queue.oldest_wait_seconds, "slots": queue.slots,
+            }));
+            continue;
+        }
+        table.add_row([
+            queue.kind.clone(),
+            queue.unreleased.to_string(),
+            queue.released.to_string(),
+            queue.running.to_string(),
+            queue.retry_later.to_string(),
+            queue.dead.to_string(),
+            output::clock(queue.oldest_wait_seconds),
+            queue.slots.to_string(),
+        ]);
+    }
+    if !json {
+        println!("{table}");
+        if found.dead_letters > 0 {
+            println!("{} dead letters: warren dlq list", found.dead_letters);
+        }
+    }
+    Ok(())
+}
+
+/// Who works, on what, and who holds which device.
+///
+/// # Errors
+/// When the server refuses or stays away.
+pub(crate) async fn workers(server: &Server, json: bool) -> Result<(), CliError> {
+    let found = server
+        .call(async |transport| {
+            OperationsClient::new(transport).workers(WorkersRequest {}).await.map(tonic::Response::into_inner)
+        })
+        .await?;
+    if json {
+        for worker in &found.workers {
+            let running: Vec<_> = worker
+                .running
+                .iter()
+                .map(|task| json!({ "task": task.task, "job": task.job, "step": task.step, "done_units": task.done_units }))
+                .collect();
+            output::json_line(&json!({
+                "id": worker.id, "service": worker.service, "kinds": worker.kinds, "slots": worker.slots,
+                "state": worker.state, "heartbeat_at": worker.heartbeat_at, "running": running,
+            }));
+        }
+        return Ok(());
+    }
+    let mut table = output::table(&["worker", "state", "takes", "slots", "heard of", "doing"]);
+    for worker in &found.workers {
+        let doing: Vec<_> = worker.running.iter().map(|task| format!("{} of {}", task.step, task.job)).collect();
+        table.add_row([
+            worker.id.clone(),
+            worker.state.clone(),
+            worker.kinds.join(", "),
+            worker.slots.to_string(),
+            output::time(worker.heartbeat_at.as_ref()),
+            doing.join("\n"),
+        ]);
+    }
+    println!("{table}");
+    for lease in &found.leases {
+        println!("{} is leased to {} for {} (fence {})", lease.device, lease.worker, lease.model, lease.fence);
+    }
+    println!("{} wait for a device; {} leads (term {})", found.waiting, found.leader, found.term);
+    Ok(())
+}

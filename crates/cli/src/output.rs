@@ -1,0 +1,66 @@
+//! How things look: tables for people, one JSON value a line for programs.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use pbjson_types::Timestamp;
+use serde_json::Value;
+use warren_messages::wire::JobState;
+
+/// Prints one JSON value on its own line.
+pub(crate) fn json_line(value: &Value) {
+    println!("{value}");
+}
+
+/// A borderless table that fits the terminal.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.to_vec());
+    table
+}
+
+/// The state as one word.
+pub(crate) fn state(state: JobState) -> &'static str {
+    match state {
+        JobState::Unspecified => "unknown",
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+/// `2026-03-01 12:00:05` in UTC; empty when absent.
+pub(crate) fn time(timestamp: Option<&Timestamp>) -> String {
+    // Canonical JSON writes a timestamp as RFC 3339.
+    let written = timestamp.and_then(|timestamp| serde_json::to_value(timestamp).ok());
+    let text = written.as_ref().and_then(Value::as_str).unwrap_or_default();
+    text.chars().take(19).collect::<String>().replace('T', " ")
+}
+
+/// `1:02:03` or `2:03`.
+pub(crate) fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_messages::from_millis;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(time(Some(&from_millis(0))), "1970-01-01 00:00:00");
+        assert_eq!(time(Some(&from_millis(951_782_399_999))), "2000-02-28 23:59:59");
+        assert_eq!(time(Some(&from_millis(1_709_208_000_000))), "2024-02-29 12:00:00");
+        assert_eq!(time(None), "");
+    }
+
+    #[test]
+    fn clocks_are_short() {
+        assert_eq!((clock(5.4), clock(75.0), clock(3723.0)), ("0:05".into(), "1:15".into(), "1:02:03".into()));
+    }
+}

@@ -1,0 +1,113 @@
+//! The service's settings. Every field has a documented default; see `--print-settings`.
+
+use serde::{Deserialize, Serialize};
+use warren_blob::BlobSettings;
+use warren_broker::BrokerSettings;
+use warren_host::{DrainSettings, HttpSettings, ServiceSettings};
+use warren_inference::Device;
+use warren_jobs::TaskKind;
+use warren_leases::{LeaseSettings, WorkerIdentity};
+use warren_models::ModelsSettings;
+use warren_settings::Validate;
+use warren_telemetry::TelemetrySettings;
+use warren_worker::WorkSettings;
+
+/// All sections.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// Health and metrics.
+    pub http: HttpSettings,
+    /// Logs, traces.
+    pub telemetry: TelemetrySettings,
+    /// What happens on SIGTERM.
+    pub drain: DrainSettings,
+    /// RabbitMQ.
+    pub broker: BrokerSettings,
+    /// Object storage.
+    pub blob: BlobSettings,
+    /// Weights.
+    pub models: ModelsSettings,
+    /// The coordinator and the device.
+    pub leases: LeaseSettings,
+    /// How much is done at once.
+    pub work: WorkSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            http: HttpSettings::on(HttpSettings::BATCH_EMBEDDING),
+            telemetry: TelemetrySettings::default(),
+            drain: DrainSettings::default(),
+            broker: BrokerSettings::default(),
+            blob: BlobSettings::default(),
+            models: ModelsSettings::default(),
+            leases: LeaseSettings::default(),
+            work: WorkSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Who this worker is, for the coordinator.
+    pub(crate) fn identity(&self, slots: u16) -> WorkerIdentity {
+        WorkerIdentity {
+            service: "batch-embedding",
+            kinds: vec![TaskKind::Embed],
+            slots: slots.into(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+impl Validate for Settings {
+    fn validate(&self) -> Result<(), String> {
+        self.broker.validate()?;
+        self.blob.validate()?;
+        self.models.validate()?;
+        self.leases.validate()?;
+        self.work.validate()?;
+        self.leases.device.parse::<Device>().map_err(|error| format!("leases.device: {error}"))?;
+        Ok(())
+    }
+}
+
+impl ServiceSettings for Settings {
+    const ABOUT: &'static str = "Turns texts into unit vectors. Any number may run.";
+
+    fn http(&self) -> &HttpSettings {
+        &self.http
+    }
+
+    fn telemetry(&self) -> &TelemetrySettings {
+        &self.telemetry
+    }
+
+    fn drain(&self) -> &DrainSettings {
+        &self.drain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_file() {
+        let settings = Settings::default();
+        settings.validate().expect("defaults");
+        let read: Settings = toml::from_str(&toml::to_string(&settings).expect("TOML")).expect("read back");
+        assert_eq!((read.work, read.http), (settings.work, settings.http));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut settings = Settings::default();
+        settings.leases.device = "gpu".to_owned();
+        assert!(settings.validate().expect_err("no device").contains("leases.device"));
+        let mut settings = Settings::default();
+        settings.work.models_loaded = 0;
+        assert!(settings.validate().expect_err("none").contains("work.models_loaded"));
+    }
+}

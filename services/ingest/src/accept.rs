@@ -1,0 +1,210 @@
+//! Accepting a job: its row, its request id and the command that has it planned, in one transaction.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+use uuid::Uuid;
+use warren_blob::Key;
+use warren_jobs::{JobClass, JobKind};
+use warren_messages::{
+    ids::JobId,
+    routes::COMMANDS,
+    wire::{self, Command, JobSubmitted, command::Command as What},
+};
+use warren_store::{Job, NewJob, NewOutbox, StoreError, SubmitRequest, Submitted};
+use warren_telemetry::{metrics, trace};
+
+use crate::{
+    auth::Caller,
+    kept::Unkept,
+    parts::Parts,
+    status::{of_blob, of_store, reused_request_id},
+};
+
+/// How often a transaction is tried that another writer kept out.
+const TRIES: u32 = 5;
+/// Wait before the second try; doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// A checked request for a job.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// What for.
+    pub(crate) kind: JobKind,
+    /// Who waits.
+    pub(crate) class: JobClass,
+    /// The recording.
+    pub(crate) media: Option<Uuid>,
+    /// For people.
+    pub(crate) name: String,
+    /// What was asked, as JSON.
+    pub(crate) spec: String,
+    /// Model that does the main work.
+    pub(crate) model: String,
+    /// Known language of a recording.
+    pub(crate) language: Option<String>,
+    /// Seconds; 0 for the coordinator's own limit.
+    pub(crate) timeout_s: i64,
+    /// What is to be embedded; empty for a recording.
+    pub(crate) texts: Vec<String>,
+    /// The caller's own id of the request, with the hash of its body.
+    pub(crate) request: Option<(String, String)>,
+}
+
+/// Accepts a job once, however often the request is sent.
+///
+/// # Errors
+/// `ALREADY_EXISTS` when the request id was used for something else; `UNAVAILABLE` when a part is away.
+pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Result<Job, Status> {
+    let id = parts.clock.new_id();
+    let texts = if asked.texts.is_empty() { None } else { Some(put_texts(parts, id, &asked.texts).await?) };
+    let kind = asked.kind;
+    let (request_id, body_hash) = asked.request.unzip();
+    let command = Command {
+        actor: caller.name.clone(),
+        command: Some(What::Submitted(JobSubmitted { job: JobId(id).to_string() })),
+    };
+    let new = NewJob {
+        id,
+        caller: caller.name.clone(),
+        kind,
+        class: asked.class,
+        media_id: asked.media,
+        name: asked.name,
+        spec: asked.spec,
+        model: asked.model,
+        language: asked.language,
+        timeout_s: asked.timeout_s,
+        progress_planned: asked.texts.len() as f64,
+        resubmitted_from: None,
+    };
+    let request = SubmitRequest {
+        request_id: request_id.clone(),
+        body_hash: body_hash.unwrap_or_default(),
+        outbox: vec![row(parts, &command)],
+    };
+    let mut patience = Patience::default();
+    let submitted = loop {
+        let outcome = submit(parts, &new, &request).await;
+        let Some(wait) = patience.after(&outcome) else { break outcome };
+        tokio::time::sleep(wait).await;
+    };
+    match submitted {
+        Ok(Submitted::New(job)) => {
+            if let Some(texts) = texts {
+                texts.keep();
+            }
+            parts.relay.committed();
+            metrics::JOBS_SUBMITTED.one(&[("kind", kind.as_str())]);
+            Ok(job)
+        }
+        Ok(Submitted::Existing(job)) => Ok(job),
+        Ok(Submitted::Conflict) => Err(reused_request_id(&request_id.unwrap_or_default())),
+        Err(error) => {
+            // Whether the commit took place is not known then: if it did, the job needs its texts.
+            if let (Some(texts), StoreError::Unavailable { .. }) = (texts, &error) {
+                texts.keep();
+            }
+            Err(of_store(&error))
+        }
+    }
+}
+
+/// Has the coordinator do something: a row in the outbox, published right after.
+///
+/// # Errors
+/// `UNAVAILABLE` when the database is away.
+pub(crate) async fn command(parts: &Parts, caller: &Caller, what: What) -> Result<(), Status> {
+    let row = row(parts, &Command { actor: caller.name.clone(), command: Some(what) });
+    let mut patience = Patience::default();
+    let written = loop {
+        let outcome = write(parts, &row).await;
+        let Some(wait) = patience.after(&outcome) else { break outcome };
+        tokio::time::sleep(wait).await;
+    };
+    written.map_err(|error| of_store(&error))?;
+    parts.relay.committed();
+    Ok(())
+}
+
+async fn write(parts: &Parts, row: &NewOutbox) -> Result<(), StoreError> {
+    let tx = parts.store.begin().await?;
+    tx.outbox(row).await?;
+    tx.commit().await
+}
+
+/// The hash that tells one request from another under the same id.
+pub(crate) fn hash(request: &wire::SubmitJobRequest) -> String {
+    let unnamed = wire::SubmitJobRequest { request_id: String::new(), ..request.clone() };
+    hex(&serde_json::to_vec(&unnamed).expect("generated messages always serialise"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn row(parts: &Parts, command: &Command) -> NewOutbox {
+    let mut row = parts.relay.row(COMMANDS, parts.clock.new_id(), command);
+    trace::inject(&mut row.headers);
+    row
+}
+
+async fn put_texts(parts: &Parts, job: Uuid, texts: &[String]) -> Result<Unkept, Status> {
+    let mut lines = Vec::new();
+    for text in texts {
+        serde_json::to_writer(&mut lines, text).expect("a Vec takes any write");
+        lines.push(b'\n');
+    }
+    let key = Key::texts(job);
+    let unkept = Unkept::new(&parts.blobs, &key);
+    parts.blobs.put_bytes(&key, Bytes::from(lines)).await.map_err(|error| of_blob(&error))?;
+    Ok(unkept)
+}
+
+async fn submit(parts: &Parts, new: &NewJob, request: &SubmitRequest) -> Result<Submitted, StoreError> {
+    let tx = parts.store.begin().await?;
+    let submitted = tx.submit(new, request).await?;
+    if matches!(submitted, Submitted::New(_)) {
+        tx.commit().await?;
+    }
+    Ok(submitted)
+}
+
+/// How long to go on while other writers are in the way.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    left: u32,
+    wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { left: TRIES - 1, wait: FIRST_WAIT }
+    }
+}
+
+impl Patience {
+    /// How long to wait before the next try; `None` when there is to be none.
+    pub(crate) fn after<T>(&mut self, outcome: &Result<T, StoreError>) -> Option<Duration> {
+        let busy = matches!(outcome, Err(StoreError::Busy { .. }));
+        self.left = self.left.checked_sub(1).filter(|_| busy)?;
+        let wait = self.wait;
+        self.wait *= 2;
+        Some(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_leaves_the_request_id_out_and_nothing_else() {
+        let request =
+            |id: &str, timeout_s| wire::SubmitJobRequest { request_id: id.to_owned(), timeout_s, ..Default::default() };
+        assert_eq!(hash(&request("a", 1)), hash(&request("b", 1)));
+        assert_ne!(hash(&request("a", 1)), hash(&request("a", 2)));
+    }
+}

@@ -1,0 +1,206 @@
+//! Jobs: submit, read, list, follow, cancel.
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use warren_jobs::{JobKind, JobState};
+use warren_messages::{
+    ids::{JobId, MediaId},
+    wire::{
+        self, CancelJobRequest, CancelJobResponse, GetJobRequest, Job, JobEventsRequest, JobEventsResponse, JobUpdate,
+        ListJobsRequest, ListJobsResponse, SubmitJobRequest, WatchJobRequest, command::Command as What, jobs_server,
+        submit_job_request::Spec,
+    },
+};
+use warren_store::{JobFilter, PageKey};
+
+use super::watch;
+use crate::{
+    accept::{self, Asked, accept},
+    auth::{Caller, caller},
+    check::{self, Rules},
+    page::{self, PAGE, Range},
+    parts::Parts,
+    shown,
+    status::{invalid, not_found, of_store},
+};
+
+/// `limit` of Events.
+const EVENTS: Range = Range { default: 200, most: 2_000 };
+/// Longest wait for the effect of Cancel.
+const EFFECT: Duration = Duration::from_secs(2);
+/// How often it is looked for without a hint.
+const LOOK: Duration = Duration::from_millis(100);
+/// Most characters of a reason.
+const MAX_REASON: usize = 500;
+
+/// Service `warren.v1.Jobs`.
+pub(crate) struct Jobs(pub(crate) Parts);
+
+#[tonic::async_trait]
+impl jobs_server::Jobs for Jobs {
+    async fn submit(&self, request: Request<SubmitJobRequest>) -> Result<Response<Job>, Status> {
+        let caller = caller(&request)?;
+        let asked = self.asked(&caller, request.into_inner()).await?;
+        let job = accept(&self.0, &caller, asked).await?;
+        Ok(Response::new(shown::job(&self.0, &job).await?))
+    }
+
+    async fn get(&self, request: Request<GetJobRequest>) -> Result<Response<Job>, Status> {
+        let job = self.0.job(&caller(&request)?, "id", &request.get_ref().id).await?;
+        Ok(Response::new(shown::job(&self.0, &job).await?))
+    }
+
+    async fn list(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
+        let caller = caller(&request)?;
+        let ListJobsRequest { state, kind, page_size, page_token } = request.into_inner();
+        let state = job_state(state)?;
+        let kind = match kind.as_str() {
+            "" => None,
+            kind => Some(kind.parse::<JobKind>().map_err(|error| invalid("kind", error.to_string()))?),
+        };
+        let size = PAGE.of("page_size", page_size)? as usize;
+        let filter = format!("{:?} {kind:?} {}", state, caller.name);
+        let after: Option<PageKey> = page::after(&filter, &page_token)?;
+        // Searches are jobs too, but not what their caller looks for here.
+        let kinds = kind.map_or_else(|| vec![JobKind::Transcribe, JobKind::Embed], |kind| vec![kind]);
+        let mut jobs = Vec::new();
+        for kind in kinds {
+            let filter = JobFilter { state, kind: Some(kind), caller: Some(caller.name.clone()) };
+            let page = self.0.store.read().jobs(&filter, after.as_ref(), size as u64 + 1).await;
+            jobs.extend(page.map_err(|error| of_store(&error))?);
+        }
+        jobs.sort_by_key(|job| std::cmp::Reverse((job.created, job.id)));
+        let more = jobs.len() > size;
+        jobs.truncate(size);
+        let next = jobs.last().filter(|_| more).map(|last| page::token(&filter, &last.page_key()));
+        let jobs = shown::jobs(&self.0, &jobs).await?;
+        Ok(Response::new(ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }))
+    }
+
+    async fn events(&self, request: Request<JobEventsRequest>) -> Result<Response<JobEventsResponse>, Status> {
+        let limit = EVENTS.of("limit", request.get_ref().limit)?;
+        let job = self.0.job(&caller(&request)?, "id", &request.get_ref().id).await?;
+        let events = self.0.store.read().newest_events(job.id, u64::from(limit)).await;
+        let events = events.map_err(|error| of_store(&error))?;
+        Ok(Response::new(JobEventsResponse { events: events.iter().map(shown::event).collect() }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<JobUpdate, Status>>;
+
+    async fn watch(&self, request: Request<WatchJobRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let after = request.get_ref().after_sequence;
+        if after < 0 {
+            return Err(invalid("after_sequence", "must not be negative"));
+        }
+        let job = self.0.job(&caller(&request)?, "id", &request.get_ref().id).await?;
+        Ok(Response::new(watch::updates(self.0.clone(), job.id, after)))
+    }
+
+    async fn cancel(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        let caller = caller(&request)?;
+        let CancelJobRequest { id, reason } = request.into_inner();
+        if reason.chars().count() > MAX_REASON {
+            return Err(invalid("reason", format!("must have at most {MAX_REASON} characters")));
+        }
+        let job = self.0.job(&caller, "id", &id).await?;
+        Ok(Response::new(self.cancelled(&caller, job, reason).await?))
+    }
+}
+
+impl Jobs {
+    async fn asked(&self, caller: &Caller, request: SubmitJobRequest) -> Result<Asked, Status> {
+        let parts = &self.0;
+        let rules =
+            Rules { catalogue: &parts.catalogue, defaults: &parts.settings.defaults, limits: &parts.settings.limits };
+        let class = check::class(request.class)?;
+        let timeout_s = rules.timeout(request.timeout_s)?;
+        let named = check::request_id(&request.request_id)?;
+        let named = named.map(|id| (id, accept::hash(&request)));
+        match request.spec {
+            None => Err(invalid("spec", "is required: one of `transcribe`, `embed`")),
+            Some(Spec::Transcribe(spec)) => {
+                let (media, spec) = rules.transcribe(&spec)?;
+                let found = parts.store.read().media(media.0).await.map_err(|error| of_store(&error))?;
+                let found = found.filter(|found| found.caller == caller.name);
+                let found = found.ok_or_else(|| not_found("media", &MediaId(media.0).to_string()))?;
+                Ok(Asked {
+                    kind: JobKind::Transcribe,
+                    class,
+                    media: Some(found.id),
+                    name: found.name,
+                    spec: json(&spec),
+                    model: spec.model,
+                    // Unknown: the coordinator waits for the first task to find it.
+                    language: (!spec.language.is_empty()).then_some(spec.language),
+                    timeout_s,
+                    texts: Vec::new(),
+                    request: named,
+                })
+            }
+            Some(Spec::Embed(spec)) => {
+                let mut spec = rules.embed(spec)?;
+                let texts = std::mem::take(&mut spec.texts);
+                Ok(Asked {
+                    kind: JobKind::Embed,
+                    class,
+                    media: None,
+                    name: if texts.len() == 1 { "1 text".to_owned() } else { format!("{} texts", texts.len()) },
+                    spec: json(&spec),
+                    model: spec.model,
+                    language: None,
+                    timeout_s,
+                    texts,
+                    request: named,
+                })
+            }
+        }
+    }
+
+    async fn cancelled(
+        &self,
+        caller: &Caller,
+        mut job: warren_store::Job,
+        reason: String,
+    ) -> Result<CancelJobResponse, Status> {
+        let parts = &self.0;
+        let counts = parts.store.read().counts(job.id).await.map_err(|error| of_store(&error))?;
+        let before = counts.cancelled;
+        if !job.state.is_ended() {
+            let mut hint = parts.hints.wait_for(job.id);
+            let cancel = wire::CancelJob { job: JobId(job.id).to_string(), reason };
+            accept::command(parts, caller, What::Cancel(cancel)).await?;
+            let begun = Instant::now();
+            while !job.state.is_ended() && begun.elapsed() < EFFECT {
+                hint.change(LOOK).await;
+                job = parts.job_of(caller, job.id).await?;
+            }
+        }
+        let effective = job.state.is_ended();
+        let job = shown::job(parts, &job).await?;
+        let after = job.tasks.map_or(0, |tasks| tasks.cancelled);
+        Ok(CancelJobResponse {
+            job: Some(job),
+            tasks_cancelled: after.saturating_sub(shown::number(before)),
+            effective,
+        })
+    }
+}
+
+fn json(spec: &impl serde::Serialize) -> String {
+    serde_json::to_string(spec).expect("generated messages always serialise")
+}
+
+fn job_state(state: i32) -> Result<Option<JobState>, Status> {
+    match wire::JobState::try_from(state) {
+        Ok(wire::JobState::Unspecified) => Ok(None),
+        Ok(wire::JobState::Queued) => Ok(Some(JobState::Queued)),
+        Ok(wire::JobState::Running) => Ok(Some(JobState::Running)),
+        Ok(wire::JobState::Succeeded) => Ok(Some(JobState::Succeeded)),
+        Ok(wire::JobState::Failed) => Ok(Some(JobState::Failed)),
+        Ok(wire::JobState::Cancelled) => Ok(Some(JobState::Cancelled)),
+        Err(_) => Err(invalid("state", format!("{state} is no job state"))),
+    }
+}

@@ -1,0 +1,164 @@
+//! What waits, what runs, and who holds which device.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+use warren_clock::UnixMillis;
+use warren_jobs::TaskKind;
+use warren_messages::{
+    from_millis,
+    ids::TaskId,
+    routes,
+    wire::{
+        DeviceLease, QueuesRequest, QueuesResponse, RunningTask, TaskQueue, Worker, WorkersRequest, WorkersResponse,
+        operations_server,
+    },
+};
+use warren_store::{LetterFilter, LetterState, QueueStats, StoreError};
+
+use crate::{auth::caller, parts::Parts, shown::number, status::of_store};
+
+/// Service `warren.v1.Operations`.
+pub(crate) struct Operations(pub(crate) Parts);
+
+#[tonic::async_trait]
+impl operations_server::Operations for Operations {
+    async fn queues(&self, request: Request<QueuesRequest>) -> Result<Response<QueuesResponse>, Status> {
+        caller(&request)?.must_operate()?;
+        Ok(Response::new(self.read_queues().await.map_err(|error| of_store(&error))?))
+    }
+
+    async fn workers(&self, request: Request<WorkersRequest>) -> Result<Response<WorkersResponse>, Status> {
+        caller(&request)?.must_operate()?;
+        Ok(Response::new(self.read_workers().await.map_err(|error| of_store(&error))?))
+    }
+}
+
+/// A task in a worker's hands, as the coordinator writes it into the worker's row.
+#[derive(Debug, Deserialize)]
+struct InHand {
+    task: String,
+    job: String,
+    dispatch: u32,
+    step: String,
+    done_units: f64,
+}
+
+impl Operations {
+    async fn read_queues(&self) -> Result<QueuesResponse, StoreError> {
+        let read = self.0.store.read();
+        let now = self.0.clock.now();
+        let workers: Vec<_> = read.workers().await?.into_iter().filter(|worker| worker.live).collect();
+        let ids: Vec<Uuid> =
+            workers.iter().flat_map(|worker| in_hand(&worker.running)).filter_map(|(id, _)| id).collect();
+        let mut running: HashMap<TaskKind, u64> = HashMap::new();
+        for task in read.tasks_by_id(&ids).await? {
+            *running.entry(task.kind).or_default() += 1;
+        }
+        let stats = read.queue_stats(now).await?;
+        let queues = stats.iter().map(|stats| {
+            let slots: i64 = workers.iter().filter(|worker| worker.kinds.contains(&stats.kind)).map(|w| w.slots).sum();
+            queue(stats, running.get(&stats.kind).copied().unwrap_or(0), number(slots), now)
+        });
+        let dead = LetterFilter { states: vec![LetterState::Dead], class: None, fingerprint: None, job: None };
+        Ok(QueuesResponse { queues: queues.collect(), dead_letters: read.letters(&dead, None, 1).await?.total })
+    }
+
+    async fn read_workers(&self) -> Result<WorkersResponse, StoreError> {
+        let read = self.0.store.read();
+        let now = self.0.clock.now();
+        let leader = read.leader().await?.filter(|leader| leader.expires > now);
+        let leases = read.leases().await?.into_iter().map(|lease| DeviceLease {
+            device: lease.device,
+            model: lease.model,
+            worker: lease.worker,
+            fence: u64::try_from(lease.fence).unwrap_or(0),
+            granted_at: Some(from_millis(lease.granted.0)),
+            expires_at: Some(from_millis(lease.expires.0)),
+            state: lease.state,
+        });
+        Ok(WorkersResponse {
+            workers: read.workers().await?.iter().map(worker).collect(),
+            leases: leases.collect(),
+            // Requests wait in the leader's memory and are not written down.
+            waiting: 0,
+            term: leader.as_ref().map_or(0, |leader| u64::try_from(leader.term.0).unwrap_or(0)),
+            leader: leader.map(|leader| leader.holder).unwrap_or_default(),
+        })
+    }
+}
+
+fn queue(stats: &QueueStats, running: u64, slots: u32, now: UnixMillis) -> TaskQueue {
+    TaskQueue {
+        kind: stats.kind.as_str().to_owned(),
+        queue: routes::tasks(stats.kind).queue.to_owned(),
+        unreleased: stats.unreleased,
+        released: stats.released,
+        // A report may be a little older than the row of its task.
+        running: running.min(stats.released),
+        retry_later: stats.retry_later,
+        dead: stats.dead,
+        oldest_wait_seconds: stats.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()),
+        slots,
+    }
+}
+
+fn worker(row: &warren_store::Worker) -> Worker {
+    let running = if row.live { in_hand(&row.running) } else { Vec::new() };
+    Worker {
+        id: row.id.clone(),
+        boot: row.boot.clone(),
+        service: row.service.clone(),
+        kinds: row.kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        slots: number(row.slots),
+        version: row.version.clone(),
+        heartbeat_at: Some(from_millis(row.heartbeat.0)),
+        state: if row.live { "live" } else { "lost" }.to_owned(),
+        running: running
+            .into_iter()
+            .map(|(_, task)| RunningTask {
+                task: task.task,
+                job: task.job,
+                dispatch: task.dispatch,
+                step: task.step,
+                done_units: task.done_units,
+                started_at: None,
+            })
+            .collect(),
+    }
+}
+
+/// What a worker said that it runs. Each task with its id, when it has one.
+fn in_hand(json: &str) -> Vec<(Option<Uuid>, InHand)> {
+    let tasks: Vec<InHand> = serde_json::from_str(json).unwrap_or_default();
+    tasks.into_iter().map(|task| (task.task.parse::<TaskId>().ok().map(|id| id.0), task)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_never_runs_more_than_it_released() {
+        let stats = QueueStats {
+            kind: TaskKind::Embed,
+            unreleased: 5,
+            released: 2,
+            retry_later: 0,
+            dead: 0,
+            oldest: Some(UnixMillis(1_000)),
+        };
+        let shown = queue(&stats, 3, 4, UnixMillis(3_500));
+        assert_eq!((shown.running, shown.oldest_wait_seconds, shown.queue.as_str()), (2, 2.5, "warren.task.embed"));
+    }
+
+    #[test]
+    fn a_worker_that_wrote_nonsense_runs_nothing() {
+        assert!(in_hand("?").is_empty());
+        let task = "task_00000000-0000-0000-0000-000000000001";
+        let json = format!(r#"[{{"task":"{task}","job":"j","dispatch":1,"step":"decode","done_units":0.5}}]"#);
+        assert_eq!(in_hand(&json)[0].0, Some(Uuid::from_u128(1)));
+    }
+}

@@ -1,0 +1,294 @@
+//! What may be asked of a job: every field checked, every default filled in.
+
+use tonic::Status;
+use warren_fault::Code;
+use warren_jobs::JobClass;
+use warren_messages::{
+    ids::{InvalidId, MediaId},
+    wire,
+};
+use warren_models::{Catalogue, Family, Languages, Model};
+
+use crate::{
+    languages,
+    settings::{DefaultSettings, LimitSettings},
+    status::{invalid, refused},
+};
+
+/// Bytes of all texts of one request together.
+const TEXTS_BYTES: usize = 4 << 20;
+/// Characters of a request id.
+const REQUEST_ID: usize = 200;
+
+/// The rules of this installation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    /// The models there are.
+    pub(crate) catalogue: &'a Catalogue,
+    /// What is used when nothing is named.
+    pub(crate) defaults: &'a DefaultSettings,
+    /// What is too much.
+    pub(crate) limits: &'a LimitSettings,
+}
+
+impl Rules<'_> {
+    /// A transcribe job, with its defaults filled in.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub(crate) fn transcribe(&self, spec: &wire::TranscribeSpec) -> Result<(MediaId, wire::TranscribeSpec), Status> {
+        if spec.media.is_empty() {
+            return Err(invalid("transcribe.media", "is required: upload the recording first, with Media.Upload"));
+        }
+        let media = spec.media.parse().map_err(|error: InvalidId| invalid("transcribe.media", error.to_string()))?;
+        let model = self.speech_model(&spec.model)?;
+        let language = self.language(model, spec)?;
+        let embedding_model = if spec.index || !spec.embedding_model.is_empty() {
+            self.embedding_model("transcribe.embedding_model", &spec.embedding_model)?.name.clone()
+        } else {
+            String::new()
+        };
+        let filled = wire::TranscribeSpec { model: model.name.clone(), language, embedding_model, ..spec.clone() };
+        Ok((media, filled))
+    }
+
+    fn speech_model(&self, name: &str) -> Result<&Model, Status> {
+        let model = self.model("transcribe.model", name, &self.defaults.speech_model)?;
+        if model.family == Family::Whisper {
+            return Ok(model);
+        }
+        let problem = format!(
+            "`{}` makes vectors of texts; use {}",
+            model.name,
+            self.names(|model| model.family == Family::Whisper)
+        );
+        Err(refused("transcribe.model", Code::Unsupported, problem))
+    }
+
+    /// The language as it is given on: empty when it has to be found out.
+    fn language(&self, model: &Model, spec: &wire::TranscribeSpec) -> Result<String, Status> {
+        let language = spec.language.trim().to_ascii_lowercase();
+        let unsupported = |field: &str, problem: String| Err(refused(field, Code::Unsupported, problem));
+        if spec.translate && !model.translate {
+            let others = self.names(|model| model.translate);
+            return unsupported("transcribe.translate", format!("`{}` cannot translate; use {others}", model.name));
+        }
+        match (model.languages, language.as_str()) {
+            (Languages::English, "" | "en") => Ok("en".to_owned()),
+            (Languages::English, other) => {
+                let others =
+                    self.names(|model| model.family == Family::Whisper && model.languages == Languages::Multilingual);
+                let problem = format!("`{}` understands only English; for `{other}` use {others}", model.name);
+                unsupported("transcribe.language", problem)
+            }
+            (Languages::Multilingual, "") => Ok(language),
+            (Languages::Multilingual, known) if languages::understands(&model.name, known) => Ok(language),
+            (Languages::Multilingual, other) => {
+                let other: String = other.chars().take(40).collect();
+                let problem = format!(
+                    "`{}` does not know `{other}`; give an ISO 639-1 code such as `en`, or leave it empty to have it found",
+                    model.name
+                );
+                unsupported("transcribe.language", problem)
+            }
+        }
+    }
+
+    /// An embed job, with its defaults filled in and its texts still inside.
+    ///
+    /// # Errors
+    /// The field that is wrong; of the texts, the first by its index.
+    pub(crate) fn embed(&self, spec: wire::EmbedSpec) -> Result<wire::EmbedSpec, Status> {
+        self.texts(&spec.texts)?;
+        let model = self.embedding_model("embed.model", &spec.model)?.name.clone();
+        Ok(wire::EmbedSpec { model, ..spec })
+    }
+
+    fn texts(&self, texts: &[String]) -> Result<(), Status> {
+        let LimitSettings { texts: most, text_bytes, .. } = *self.limits;
+        if texts.is_empty() {
+            return Err(invalid("embed.texts", "is empty; give at least one text"));
+        }
+        if texts.len() > most {
+            let problem = format!("holds {} texts, {most} are allowed; make several jobs of it", texts.len());
+            return Err(refused("embed.texts", Code::InputTooLarge, problem));
+        }
+        let mut total = 0;
+        for (index, text) in texts.iter().enumerate() {
+            let field = || format!("embed.texts[{index}]");
+            if text.trim().is_empty() {
+                return Err(invalid(&field(), "is empty; leave it out"));
+            }
+            if text.len() > text_bytes {
+                let problem = format!("has {} bytes, {text_bytes} are allowed; cut it into pieces", text.len());
+                return Err(refused(&field(), Code::InputTooLong, problem));
+            }
+            total += text.len();
+        }
+        if total > TEXTS_BYTES {
+            let problem = format!("hold {total} bytes together, {TEXTS_BYTES} are allowed; make several jobs of it");
+            return Err(refused("embed.texts", Code::InputTooLarge, problem));
+        }
+        Ok(())
+    }
+
+    /// The embedding model of this name, or the default one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` lists the names there are; `INVALID_ARGUMENT` for a model that makes no vectors.
+    pub(crate) fn embedding_model(&self, field: &str, name: &str) -> Result<&Model, Status> {
+        let model = self.model(field, name, &self.defaults.embedding_model)?;
+        if model.embedding.is_some() {
+            return Ok(model);
+        }
+        let problem =
+            format!("`{}` makes no vectors; use {}", model.name, self.names(|model| model.embedding.is_some()));
+        Err(refused(field, Code::Unsupported, problem))
+    }
+
+    fn model(&self, field: &str, name: &str, default: &str) -> Result<&Model, Status> {
+        let name = if name.is_empty() { default } else { name };
+        self.catalogue.get(name).map_err(|error| refused(field, Code::ModelUnknown, error.to_string()))
+    }
+
+    fn names(&self, fits: impl Fn(&Model) -> bool) -> String {
+        let names: Vec<_> =
+            self.catalogue.models().iter().filter(|model| fits(model)).map(|model| &*model.name).collect();
+        names.join(", ")
+    }
+
+    /// The limit on a job's running time; 0 is the coordinator's own.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn timeout(&self, seconds: u32) -> Result<i64, Status> {
+        let most = self.limits.timeout_s;
+        if seconds > most {
+            return Err(invalid("timeout_s", format!("must be at most {most}, is {seconds}")));
+        }
+        Ok(i64::from(seconds))
+    }
+}
+
+/// Who waits.
+///
+/// # Errors
+/// When it is none of the classes.
+pub(crate) fn class(class: i32) -> Result<JobClass, Status> {
+    match wire::JobClass::try_from(class) {
+        Ok(wire::JobClass::Unspecified | wire::JobClass::Default) => Ok(JobClass::Default),
+        Ok(wire::JobClass::Interactive) => Ok(JobClass::Interactive),
+        Ok(wire::JobClass::Batch) => Ok(JobClass::Batch),
+        Err(_) => Err(invalid("class", format!("{class} is none of INTERACTIVE, DEFAULT, BATCH"))),
+    }
+}
+
+/// A request id; `None` when there is none.
+///
+/// # Errors
+/// When it is too long, or not plain text.
+pub(crate) fn request_id(id: &str) -> Result<Option<String>, Status> {
+    if id.chars().count() > REQUEST_ID || id.chars().any(char::is_control) {
+        return Err(invalid("request_id", format!("must be plain text of at most {REQUEST_ID} characters")));
+    }
+    Ok((!id.is_empty()).then(|| id.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code as Grpc;
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    const MEDIA: &str = "media_00000000-0000-0000-0000-000000000007";
+
+    fn with<T>(check: impl FnOnce(Rules<'_>) -> T) -> T {
+        let limits = LimitSettings { texts: 3, text_bytes: 10, ..LimitSettings::default() };
+        check(Rules { catalogue: &Catalogue::builtin(), defaults: &DefaultSettings::default(), limits: &limits })
+    }
+
+    fn transcribe(change: impl FnOnce(&mut wire::TranscribeSpec)) -> Result<wire::TranscribeSpec, Status> {
+        let mut spec = wire::TranscribeSpec { media: MEDIA.to_owned(), ..Default::default() };
+        change(&mut spec);
+        with(|rules| rules.transcribe(&spec).map(|(_, spec)| spec))
+    }
+
+    fn embed(texts: &[&str], model: &str) -> Result<wire::EmbedSpec, Status> {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        with(|rules| rules.embed(wire::EmbedSpec { texts, model: model.to_owned(), index: false }))
+    }
+
+    fn is(status: Status, grpc: Grpc, reason: &str, says: &[&str]) {
+        assert_eq!(status.code(), grpc, "{status}");
+        assert_eq!(status.get_error_details().error_info().expect("a code").reason, reason, "{status}");
+        for word in says {
+            assert!(status.message().contains(word), "{word}: {status}");
+        }
+    }
+
+    #[test]
+    fn defaults_and_aliases_become_names() {
+        let spec = transcribe(|_| {}).expect("valid");
+        assert_eq!((spec.model.as_str(), spec.language.as_str(), spec.embedding_model.as_str()), ("base", "", ""));
+        let spec = transcribe(|spec| {
+            spec.model = "whisper-1".to_owned();
+            spec.language = "DE".to_owned();
+            spec.index = true;
+        });
+        let spec = spec.expect("valid");
+        assert_eq!((spec.model.as_str(), spec.language.as_str()), ("base", "de"));
+        assert_eq!(spec.embedding_model, "all-MiniLM-L6-v2");
+        assert_eq!(embed(&["a"], "minilm").expect("valid").model, "all-MiniLM-L6-v2");
+    }
+
+    #[test]
+    fn an_english_model_hears_english() {
+        let spec = transcribe(|spec| spec.model = "tiny.en".to_owned()).expect("valid");
+        assert_eq!(spec.language, "en");
+        let german = transcribe(|spec| {
+            spec.model = "tiny.en".to_owned();
+            spec.language = "de".to_owned();
+        });
+        is(german.expect_err("German"), Grpc::InvalidArgument, "Unsupported", &["transcribe.language", "`de`", "base"]);
+        let translated = transcribe(|spec| {
+            spec.model = "tiny.en".to_owned();
+            spec.translate = true;
+        });
+        let says = ["transcribe.translate", "base, small"];
+        is(translated.expect_err("translate"), Grpc::InvalidArgument, "Unsupported", &says);
+    }
+
+    #[test]
+    fn media_and_models_that_cannot_be_are_refused() {
+        let status = transcribe(|spec| spec.media.clear()).expect_err("no media");
+        is(status, Grpc::InvalidArgument, "InputInvalid", &["transcribe.media", "Media.Upload"]);
+        let status = transcribe(|spec| spec.media = "job_1".to_owned()).expect_err("no media id");
+        is(status, Grpc::InvalidArgument, "InputInvalid", &["transcribe.media", "`job_1`"]);
+        let status = transcribe(|spec| spec.model = "huge".to_owned()).expect_err("no such model");
+        is(status, Grpc::NotFound, "ModelUnknown", &["transcribe.model", "`huge`", "tiny.en, base"]);
+        let status = transcribe(|spec| spec.model = "minilm".to_owned()).expect_err("no speech model");
+        is(status, Grpc::InvalidArgument, "Unsupported", &["all-MiniLM-L6-v2", "tiny.en"]);
+        let status = transcribe(|spec| spec.language = "klingon".to_owned()).expect_err("no language");
+        is(status, Grpc::InvalidArgument, "Unsupported", &["transcribe.language", "`klingon`"]);
+        is(embed(&["a"], "base").expect_err("speech"), Grpc::InvalidArgument, "Unsupported", &["embed.model"]);
+    }
+
+    #[test]
+    fn texts_are_counted_and_weighed() {
+        is(embed(&[], "").expect_err("none"), Grpc::InvalidArgument, "InputInvalid", &["embed.texts:"]);
+        is(embed(&["a", " \n"], "").expect_err("blank"), Grpc::InvalidArgument, "InputInvalid", &["embed.texts[1]"]);
+        is(embed(&["a"; 4], "").expect_err("four"), Grpc::InvalidArgument, "InputTooLarge", &["4 texts, 3"]);
+        let status = embed(&["a", "b", "eleven byte"], "").expect_err("long");
+        is(status, Grpc::InvalidArgument, "InputTooLong", &["embed.texts[2]", "11 bytes, 10"]);
+    }
+
+    #[test]
+    fn the_rest_of_a_request_is_checked_too() {
+        assert_eq!(class(0).expect("unspecified"), JobClass::Default);
+        assert!(class(9).expect_err("none").message().contains("class"));
+        assert_eq!(request_id("").expect("none"), None);
+        assert!(request_id(&"x".repeat(201)).is_err() && request_id("a\nb").is_err());
+        assert!(with(|rules| rules.timeout(172_801)).expect_err("long").message().contains("timeout_s"));
+    }
+}

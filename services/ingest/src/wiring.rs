@@ -1,0 +1,135 @@
+//! The plumbing that `main` leaves out: waiting for parts, watching them, serving.
+
+use std::time::Duration;
+
+use axum::middleware;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use warren_broker::Health;
+use warren_clock::{Clock, Reconnect};
+use warren_host::{Host, Part, Readiness};
+use warren_messages::DESCRIPTORS;
+use warren_store::{Store, StoreSettings};
+
+use crate::{api, measure, parts::Parts};
+
+/// How often the database and object storage are asked whether they are there.
+const PING: Duration = Duration::from_secs(5);
+/// How often gRPC health follows readiness.
+const HEALTH: Duration = Duration::from_secs(1);
+/// Bytes of one stream that may be on their way: enough to keep a fast link busy during an upload.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Calls on one connection: open ones, and ones whose answer has not begun.
+const STREAMS: u32 = 512;
+const CALLS: usize = 128;
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Opens the database as soon as it is there. `None`: the process is to stop first.
+pub(crate) async fn open_store(
+    settings: &StoreSettings,
+    clock: &Clock,
+    health: &Part,
+    stopping: &CancellationToken,
+) -> Option<Store> {
+    let mut reconnect = Reconnect::new();
+    loop {
+        match Store::open(settings, clock.clone()).await {
+            Ok(store) => {
+                health.ready();
+                return Some(store);
+            }
+            Err(error) => health.down(error.to_string()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(reconnect.next_delay()) => {}
+            () = stopping.cancelled() => return None,
+        }
+    }
+}
+
+/// Keeps readiness right until `done`.
+pub(crate) async fn watch_parts(host: &Host, parts: &Parts, database: &Part, done: &CancellationToken) {
+    let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
+    let broker = async {
+        let mut health = parts.broker.health();
+        loop {
+            match &*health.borrow_and_update() {
+                Health::Ready => rabbitmq.ready(),
+                Health::Blocked { reason } => rabbitmq.down(format!("blocked: {reason}")),
+                Health::Connecting { error } => {
+                    rabbitmq.down(error.clone().unwrap_or_else(|| "connecting".to_owned()));
+                }
+            }
+            if health.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let blobs = async {
+        let mut made = false;
+        loop {
+            let outcome = if made { parts.blobs.ping().await } else { parts.blobs.ensure_bucket().await };
+            made |= outcome.is_ok();
+            s3.set(outcome);
+            tokio::time::sleep(PING).await;
+        }
+    };
+    let store = async {
+        loop {
+            tokio::time::sleep(PING).await;
+            database.set(parts.store.ping().await);
+        }
+    };
+    tokio::select! {
+        () = async { tokio::join!(broker, blobs, store); } => {}
+        () = done.cancelled() => {}
+    }
+}
+
+/// Serves callers until the parts say stop, and then until the last call is answered.
+///
+/// # Errors
+/// When the listener fails.
+pub(crate) async fn serve(parts: &Parts, listener: TcpListener) -> anyhow::Result<()> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let routes = api::services(parts)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let routes = Routes::from(routes.into_axum_router().layer(middleware::from_fn(measure::measured)));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .concurrency_limit_per_connection(CALLS)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, parts.stopping.clone().cancelled_owned());
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = follow(&parts.readiness, reporter) => Ok(()),
+    }
+}
+
+/// gRPC health says what readiness says. Never returns.
+async fn follow(readiness: &Readiness, reporter: HealthReporter) {
+    let mut every = tokio::time::interval(HEALTH);
+    loop {
+        every.tick().await;
+        let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in std::iter::once("").chain(api::NAMES) {
+            reporter.set_service_status(service, status).await;
+        }
+    }
+}
