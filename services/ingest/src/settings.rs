@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_what_is_wrong_is_named() {
         assert_eq!(Settings::default().validate(), Ok(()));
-        let wrong: [(&str, fn(&mut Settings)); 5] = [
+        type Spoil = fn(&mut Settings);
+        let wrong: [(&str, Spoil); 5] = [
             ("grpc.bind", |settings| settings.grpc.bind = ([0, 0, 0, 0], 7070).into()),
             ("auth.keys[0]", |settings| {
                 let key = Secret::new("short".to_owned());

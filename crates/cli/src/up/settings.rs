@@ -48,16 +48,18 @@ pub(super) fn write(folder: &Folder, stack: &Stack, sections: &Sections) -> Resu
     Ok(())
 }
 
-/// Reads `overrides.toml`: a table for each service.
+/// Reads `overrides.toml`.
 fn overrides(folder: &Folder) -> Result<Table, UpError> {
     let path = folder.overrides();
     let text = fs::read_to_string(&path).map_err(UpError::io(format!("read {}", path.display())))?;
-    let table: Table = text.parse().map_err(|error| UpError::Usage(format!("{}: {error}", path.display())))?;
+    parse_overrides(&text).map_err(|error| UpError::Usage(format!("{}: {error}", path.display())))
+}
+
+/// A table for each service; says what is wrong otherwise.
+pub(super) fn parse_overrides(text: &str) -> Result<Table, String> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     match table.iter().find(|(_, value)| !value.is_table()) {
-        Some((key, _)) => {
-            let why = format!("{}: `{key}` must be a table named after a service, or `all`", path.display());
-            Err(UpError::Usage(why))
-        }
+        Some((key, _)) => Err(format!("`{key}` must be a table named after a service, or `all`")),
         None => Ok(table),
     }
 }

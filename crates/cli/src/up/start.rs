@@ -135,6 +135,11 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
     match ready {
         Ok(()) => Ok(up),
         Err(error) => {
+            if !up.in_foreground() && folder.live_supervisor().is_some() {
+                let data = folder.root();
+                let advice = format!("it goes on trying in the background; to stop it: warren down --data {data:?}");
+                return Err(UpError::NotReady(format!("{error}\n{advice}")));
+            }
             let interrupted = up.foreground.as_ref().is_some_and(|(stopping, _)| stopping.is_cancelled());
             // What ended the supervisor is the better explanation.
             up.stop().await?;
@@ -162,6 +167,9 @@ fn copy_overrides(folder: &Folder, settings: Option<&Path>) -> Result<bool, UpEr
     let new = fs::read_to_string(settings).map_err(UpError::io(format!("read {}", settings.display())))?;
     if fs::read_to_string(folder.overrides()).is_ok_and(|old| old == new) {
         return Ok(false);
+    }
+    if let Err(error) = super::settings::parse_overrides(&new) {
+        return Err(UpError::Usage(format!("{}: {error}", settings.display())));
     }
     super::folder::write_file(&folder.overrides(), &new)?;
     Ok(true)

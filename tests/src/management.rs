@@ -1,0 +1,92 @@
+//! RabbitMQ's management API, as an operator's browser uses it.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use warren_local::http;
+
+/// The longest that an answer takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The API of one broker, for vhost `/`.
+#[derive(Clone, Debug)]
+pub struct Management {
+    server: SocketAddr,
+    user: String,
+    password: String,
+}
+
+/// A message taken from a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// Exchange that it was published to.
+    pub exchange: String,
+    /// Its routing key.
+    pub key: String,
+    /// Its properties, headers among them.
+    pub properties: Value,
+    /// Its body.
+    pub body: String,
+}
+
+impl Management {
+    /// From the `management` part of `warren endpoints --json`.
+    ///
+    /// # Panics
+    /// When that is not an address on loopback with a login.
+    pub fn new(endpoint: &Value) -> Self {
+        let field = |name: &str| endpoint[name].as_str().unwrap_or_else(|| panic!("management.{name}: {endpoint}"));
+        let address = field("url").trim_start_matches("http://").trim_end_matches('/');
+        let server = address.parse().unwrap_or_else(|error| panic!("management.url: {address}: {error}"));
+        Self { server, user: field("user").to_owned(), password: field("password").to_owned() }
+    }
+
+    /// Publishes a message by hand.
+    ///
+    /// # Panics
+    /// When the broker did not route it to a queue.
+    pub fn publish(&self, exchange: &str, key: &str, properties: &Value, body: &str) {
+        let path = format!("/api/exchanges/%2F/{exchange}/publish");
+        let message = json!({
+            "properties": properties, "routing_key": key, "payload": body, "payload_encoding": "string",
+        });
+        let answer = self.ask("POST", &path, Some(&message));
+        assert_eq!(answer["routed"], true, "{exchange} {key}: {answer}");
+    }
+
+    /// Takes the first message out of a queue.
+    pub fn take(&self, queue: &str) -> Option<Taken> {
+        let path = format!("/api/queues/%2F/{queue}/get");
+        let how = json!({ "count": 1, "ackmode": "ack_requeue_false", "encoding": "auto" });
+        let answer = self.ask("POST", &path, Some(&how));
+        let message = answer.get(0)?;
+        let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
+        Some(Taken {
+            exchange: text("exchange"),
+            key: text("routing_key"),
+            properties: message["properties"].clone(),
+            body: text("payload"),
+        })
+    }
+
+    /// Messages in each queue. The broker counts every few seconds.
+    pub fn depths(&self) -> BTreeMap<String, u64> {
+        let queues = self.queues();
+        let depth = |queue: &Value| Some((queue["name"].as_str()?.to_owned(), queue["messages"].as_u64()?));
+        queues.iter().filter_map(depth).collect()
+    }
+
+    /// All queues as the API shows them.
+    pub fn queues(&self) -> Vec<Value> {
+        self.ask("GET", "/api/queues/%2F", None).as_array().cloned().unwrap_or_default()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let login = Some((self.user.as_str(), self.password.as_str()));
+        let body = body.map(Value::to_string);
+        let answer = http::request(self.server, method, path, login, body.as_deref(), PATIENCE)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
+        serde_json::from_str(&answer.body).unwrap_or(Value::Null)
+    }
+}
