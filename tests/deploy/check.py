@@ -180,33 +180,31 @@ def check_compose_networks(model):
 
 
 def check_compose_settings(model, binaries):
-    names = set()
-    for container in compose_containers(model):
+    understood = [(container, container.settings(binaries)) for container in compose_containers(model)]
+    coordinators = [settings for container, settings in understood if container.service == "coordinator"]
+    addresses = {settings["grpc"]["advertise"] for settings in coordinators}
+    ensure(len({settings["leader"]["name"] for settings in coordinators}) == 2, "coordinators must differ in leader.name")
+    for container, settings in understood:
         spec = model["services"][container.name]
-        settings = container.settings(binaries)
         probed = re.search(r":(\d+)/health", " ".join(spec["healthcheck"]["test"]))
         ensure(int(probed[1]) == port(settings["http"]["bind"]), f"{container.name}: the health check asks another port")
-        grace = float(spec["stop_grace_period"].removesuffix("s").replace("m", "") if "m" not in spec["stop_grace_period"] else
-                      minutes(spec["stop_grace_period"]))
-        check_drain(container.name, settings, grace)
-        if container.service == "coordinator":
-            names.add((settings["leader"]["name"], settings["grpc"]["advertise"]))
+        check_drain(container.name, settings, seconds(spec["stop_grace_period"]))
         if container.service == "ingest":
             targets = {published["target"] for published in spec["ports"]}
             expected = {port(settings["grpc"]["bind"]), port(settings["http"]["bind"])}
             ensure(targets == expected, f"ingest publishes {targets}, and listens on {expected}")
         if container.service in WORKERS:
             dialled = set(settings["leases"]["coordinators"])
-            ensure(dialled == {address for _, address in names}, f"{container.name} dials {dialled}, not {names}")
+            ensure(dialled == addresses, f"{container.name} dials {dialled}, not {addresses}")
+            mounted = [volume["target"] for volume in spec["volumes"]]
             for folder in (settings["models"]["cache"], settings.get("prepare", {}).get("scratch")):
-                mounted = [volume["target"] for volume in spec["volumes"]]
                 ensure(not folder or any(folder.startswith(mount) for mount in mounted), f"{container.name}: {folder} is read-only")
-    ensure(len(names) == 2, f"coordinators must differ in name and address: {names}")
 
 
-def minutes(text):
-    whole, _, rest = text.partition("m")
-    return 60 * float(whole) + float(rest.removesuffix("s") or 0)
+def seconds(text):
+    """`1m30s` or `45s`."""
+    found = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", text)
+    return 60 * int(found[1] or 0) + int(found[2] or 0)
 
 
 def check_drain(name, settings, kill_after_s):

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     os::unix::process::CommandExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Once,
@@ -235,9 +236,12 @@ impl Drop for Stack {
             return;
         }
         if thread::panicking() {
-            self.show_logs();
+            // A second panic that left this function would end the process without a word.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.show_logs()));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.stop_now()));
+        } else {
+            self.stop_now();
         }
-        self.stop_now();
     }
 }
 
@@ -252,9 +256,15 @@ fn janitor(folder: &Path, data: &Path) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("sh: {error}"))
 }
 
+/// The names of an object's fields, sorted.
+pub fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).collect();
+    keys.sort_unstable();
+    keys
+}
+
 fn service(line: &Value) -> Service {
-    let keys: Vec<_> = line.as_object().map(|line| line.keys().map(String::as_str).collect()).unwrap_or_default();
-    assert_eq!(keys, ["pid", "restarts", "service", "state"], "ps: {line}");
+    assert_eq!(keys(line), ["pid", "restarts", "service", "state"], "ps: {line}");
     Service {
         name: line["service"].as_str().unwrap_or_default().to_owned(),
         pid: line["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),

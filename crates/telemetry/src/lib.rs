@@ -56,7 +56,9 @@ impl Drop for Guard {
 /// # Errors
 /// [`TelemetryError`] when the filter or the endpoint cannot be used.
 pub fn init(service: &'static str, settings: &TelemetrySettings) -> Result<Guard, TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.log)
+    // lapin logs returned messages with their bodies, which are callers' texts. What the settings say comes later and
+    // wins.
+    let filter = EnvFilter::try_new(format!("lapin=error,{}", settings.log))
         .map_err(|error| TelemetryError::Filter { filter: settings.log.clone(), reason: error.to_string() })?;
     let traces = tracer_provider(service, settings)?;
 

@@ -1,6 +1,10 @@
 //! Dead letters: the index of `warren.dead`, and putting letters back to work.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::json;
 use uuid::Uuid;
@@ -8,7 +12,7 @@ use warren_broker::{Death, GroupHandler, Letter, dead};
 use warren_fault::{Code, Fault};
 use warren_jobs::{JobState, TaskKind, TaskState, fingerprint::fingerprint};
 use warren_messages::{
-    envelope::{self, Message, headers},
+    envelope::{self, Envelope, Message, headers},
     ids::{JobId, TaskId},
     routes::{self, COMMANDS, REPORTS, TASK_EXCHANGE},
     wire::{self, ReplayLetters},
@@ -23,6 +27,8 @@ use crate::{
     settle,
 };
 
+/// Time between an indexed letter and its place in `warren.dead`, at most.
+const SETTLING: Duration = Duration::from_millis(500);
 /// Most characters of a cause that are kept.
 const MAX_CAUSE: usize = 2_000;
 
@@ -147,7 +153,24 @@ pub(crate) async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters) ->
     if ready.is_empty() {
         return Ok(());
     }
-    let outcome = dead::scan(&lead.parts.broker, Duration::ZERO, |letter| match ready.get(&letter.id) {
+    // The index may know a letter some milliseconds before `warren.dead` has it.
+    for last in [false, true] {
+        send(lead, &mut ready, last).await?;
+        if ready.is_empty() {
+            break;
+        }
+        if !last {
+            tokio::time::sleep(SETTLING).await;
+        }
+    }
+    Ok(())
+}
+
+/// Moves the letters that lie in `warren.dead`, and forgets them here. `from_index`: one that lies there no longer,
+/// because somebody moved or purged it by hand, is sent from its indexed copy.
+async fn send(lead: &Lead, ready: &mut BTreeMap<Uuid, Replacement>, from_index: bool) -> Result<(), Fault> {
+    let broker = &lead.parts.broker;
+    let scanned = dead::scan(broker, Duration::ZERO, |letter| match ready.get(&letter.id) {
         None => dead::Decision::Leave,
         Some(with) => dead::Decision::Replay {
             exchange: with.exchange.clone(),
@@ -157,23 +180,31 @@ pub(crate) async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters) ->
             message_id: with.message_id,
         },
     });
-    let report = match outcome.await {
-        Ok(report) => report,
-        Err(error) => return Err(Fault::retry_later(Code::BrokerUnavailable, error.to_string())),
-    };
-    let replayed: Vec<String> = report.replayed.iter().map(ToString::to_string).collect();
+    let report = scanned.await.map_err(|error| Fault::retry_later(Code::BrokerUnavailable, error.to_string()))?;
+    let mut sent = report.replayed;
+    let refused: BTreeSet<Uuid> = report.refused.iter().map(|(id, _)| *id).collect();
+    if from_index {
+        for (id, with) in ready.iter().filter(|(id, _)| !sent.contains(id) && !refused.contains(id)) {
+            let envelope = Envelope {
+                message_id: with.message_id,
+                kind: String::new(),
+                body: with.body.clone(),
+                headers: with.headers.clone(),
+            };
+            broker.publish(&with.exchange, &with.key, &envelope).await.map_err(|error| error.fault())?;
+            sent.push(*id);
+        }
+    }
     let finished = async {
         let tx = lead.begin().await?;
-        for id in &replayed {
-            tx.set_letter_state(id, LetterState::Replaying, LetterState::Replayed).await?;
+        for id in &sent {
+            tx.set_letter_state(&id.to_string(), LetterState::Replaying, LetterState::Replayed).await?;
         }
         tx.commit().await
     };
     finished.await.map_err(|error: StoreError| error.fault())?;
-    match report.refused.first() {
-        Some((_, error)) => Err(error.fault()),
-        None => Ok(()),
-    }
+    ready.retain(|id, _| !sent.contains(id));
+    report.refused.first().map_or(Ok(()), |(_, error)| Err(error.fault()))
 }
 
 /// The rows of one replay. `None`: refused, because its task needs no replay.

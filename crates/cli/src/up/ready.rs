@@ -114,7 +114,11 @@ fn explain(folder: &Folder, missing: &[&Awaited], reasons: &[String], entries: &
     }
     // The log that explains most: of a part that ends again and again, else of the first that is waited for.
     let ends = |part: &&&Awaited| {
-        entries.iter().find(|entry| entry.service == part.name).filter(|entry| entry.last_end.is_some()).map(|entry| entry.restarts)
+        entries
+            .iter()
+            .find(|entry| entry.service == part.name)
+            .filter(|entry| entry.last_end.is_some())
+            .map(|entry| entry.restarts)
     };
     if let Some(part) = missing.iter().rev().max_by_key(ends) {
         let log = folder.log(&part.name);

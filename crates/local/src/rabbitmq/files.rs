@@ -64,6 +64,7 @@ fn configuration(spec: &RabbitSpec) -> String {
          log.file = false\n\
          log.console = true\n\
          log.console.level = info\n\
+         log.console.use_colors = off\n\
          \n\
          # Used when the folder is new.\n\
          default_user = {user}\n\

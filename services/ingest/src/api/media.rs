@@ -22,7 +22,7 @@ use crate::{
     kept::Unkept,
     parts::Parts,
     settings::LimitSettings,
-    status::{differs, full, invalid, of_blob, of_store, refused},
+    status::{differs, full, invalid, of_blob, of_fault, of_store, refused},
 };
 
 /// Most bytes of one chunk.
@@ -53,11 +53,8 @@ impl media_server::Media for Media {
         let header = incoming.header().await?;
         check(&header, &parts.settings.limits)?;
         let head = incoming.head().await?;
-        if head.is_empty() {
-            return Err(invalid("chunk", "the upload is empty: no bytes followed the header"));
-        }
-        let container =
-            sniff(&head[..head.len().min(HEAD_BYTES)]).map_err(|stranger| invalid("chunk", stranger.to_string()))?;
+        let container = sniff(&head[..head.len().min(HEAD_BYTES)])
+            .map_err(|stranger| of_fault(&stranger.fault(called(&header.name))))?;
 
         let id = parts.clock.new_id();
         let key = Key::media(id);
@@ -214,6 +211,11 @@ impl Incoming {
             (Err(error), None) => Err(of_blob(&error)),
         }
     }
+}
+
+/// What a recording without a name is called.
+fn called(name: &str) -> &str {
+    if name.is_empty() { "the recording" } else { name }
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ async fn every_broken_upload_is_named_and_leaves_nothing() {
     for (says, code, requests) in [
         ("is required; nothing was sent", Grpc::InvalidArgument, vec![]),
         ("must be the first message", Grpc::InvalidArgument, vec![sound()]),
-        ("the upload is empty", Grpc::InvalidArgument, vec![named(|_| {})]),
+        ("is empty", Grpc::InvalidArgument, vec![named(|_| {})]),
         ("must come once", Grpc::InvalidArgument, vec![named(|_| {}), sound(), sound(), sound(), named(|_| {})]),
         ("header.sha256: what arrived has", Grpc::DataLoss, vec![named(|h| h.sha256 = "0a".repeat(32)), sound()]),
         ("header.size_bytes: 5 bytes were", Grpc::DataLoss, vec![named(|h| h.size_bytes = 5), sound()]),
