@@ -215,7 +215,7 @@ def check_drain(name, settings, kill_after_s):
 # ---- Kubernetes ----
 
 
-def check_schemas(overlay, folder):
+def check_schemas(folder):
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"warren-check-{os.getpid()}.yaml"
     path.write_text(run("kubectl", "kustomize", folder))
     try:
@@ -228,7 +228,7 @@ def check_schemas(overlay, folder):
     # It only warns about kinds that it does not know; KEDA's is checked apart.
     bad = [line for line in lines if not line.startswith("INFO") and "Couldn't find schema for kind ScaledObject" not in line]
     ensure(output.returncode == 0 and not bad, "\n".join(bad) or f"exit {output.returncode}")
-    ensure(lines, f"{overlay}: nothing was validated")
+    ensure(lines, "nothing was validated")
 
 
 def check_keda(documents, expected):
@@ -430,17 +430,26 @@ def main():
         "images: Dockerfile.cuda": lambda: check_dockerfile(COMPOSE / "Dockerfile.cuda"),
     }
     documents = {overlay: rendered(folder) for overlay, folder in DEPLOYMENTS.items()}
-    for overlay, folder in DEPLOYMENTS.items():
-        found = documents[overlay]
-        tests[f"{overlay}: schemas"] = lambda overlay=overlay, folder=folder: check_schemas(overlay, folder)
-        tests[f"{overlay}: pods are hardened"] = lambda found=found: check_pods_are_hardened(found)
-        tests[f"{overlay}: budgets"] = lambda found=found: check_budgets(found)
-        tests[f"{overlay}: scaling"] = lambda found=found, overlay=overlay: check_keda(found, 0 if overlay == "single-node" else 2)
-        tests[f"{overlay}: probes, ports and settings"] = (
-            lambda found=found, overlay=overlay: check_probes_and_settings(overlay, found, binaries)
-        )
-    tests["single-node: arrows"] = lambda: check_arrows(documents["single-node"])
-    tests["gpu: one card, one lease"] = lambda: check_gpu(documents["gpu"], binaries)
+
+    def everywhere(check):
+        """Runs a check on every overlay and says which one fails it."""
+        for overlay, found in documents.items():
+            try:
+                check(overlay, found)
+            except Exception as error:
+                raise Failure(f"{overlay}: {error}") from error
+
+    tests |= {
+        "k8s: schemas": lambda: everywhere(lambda overlay, _: check_schemas(DEPLOYMENTS[overlay])),
+        "k8s: pods are hardened and limited": lambda: everywhere(lambda _, found: check_pods_are_hardened(found)),
+        "k8s: disruption budgets": lambda: everywhere(lambda _, found: check_budgets(found)),
+        "k8s: scaling": lambda: everywhere(lambda overlay, found: check_keda(found, 0 if overlay == "single-node" else 2)),
+        "k8s: probes, ports and settings": lambda: everywhere(
+            lambda overlay, found: check_probes_and_settings(overlay, found, binaries)
+        ),
+        "k8s: only the arrows are open": lambda: check_arrows(documents["single-node"]),
+        "k8s: one card, one lease": lambda: check_gpu(documents["gpu"], binaries),
+    }
 
     failed = 0
     for name, test in tests.items():

@@ -41,7 +41,13 @@ impl Cases {
     /// When a case failed.
     pub fn finish(self) {
         println!("{} cases, {} failed", self.run, self.failed.len());
-        assert!(self.failed.is_empty(), "{} of {} cases failed:\n{}", self.failed.len(), self.run, self.failed.join("\n"));
+        assert!(
+            self.failed.is_empty(),
+            "{} of {} cases failed:\n{}",
+            self.failed.len(),
+            self.run,
+            self.failed.join("\n")
+        );
     }
 }
 

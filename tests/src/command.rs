@@ -127,7 +127,8 @@ impl Running {
     }
 
     fn printed(&mut self) -> (String, String) {
-        let text = |reader: Option<JoinHandle<String>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
+        let text =
+            |reader: Option<JoinHandle<String>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
         (text(self.stdout.take()), text(self.stderr.take()))
     }
 }

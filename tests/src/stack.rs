@@ -224,8 +224,9 @@ impl Stack {
     }
 
     fn show_logs(&self) {
-        let arguments = ["logs", "-n", "40"];
-        let logs = Running::start(self.command(&arguments), "").wait(Duration::from_secs(30));
+        let services = self.ps().into_iter().map(|service| service.name).filter(|name| name != "rabbitmq");
+        let arguments: Vec<String> = ["logs", "-n", "25"].map(str::to_owned).into_iter().chain(services).collect();
+        let logs = self.warren(&arguments);
         eprintln!("the ends of the logs:\n{}", logs.stdout);
     }
 }
@@ -258,7 +259,8 @@ fn janitor(folder: &Path, data: &Path) -> Child {
 
 /// The names of an object's fields, sorted.
 pub fn keys(object: &Value) -> Vec<&str> {
-    let mut keys: Vec<_> = object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).collect();
+    let mut keys: Vec<_> =
+        object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).collect();
     keys.sort_unstable();
     keys
 }
@@ -291,7 +293,11 @@ fn program() -> PathBuf {
     let folder = me.ancestors().nth(2).expect("test programs are in target/PROFILE/deps");
     for name in ["warren", "warren-ingest", "warren-coordinator", "warren-transcription", "warren-batch-embedding"] {
         let path = folder.join(name);
-        assert!(path.is_file(), "{} is missing; run `cargo build --workspace`, or all of it: ./warren test", path.display());
+        assert!(
+            path.is_file(),
+            "{} is missing; run `cargo build --workspace`, or all of it: ./warren test",
+            path.display()
+        );
     }
     folder.join("warren")
 }

@@ -7,8 +7,7 @@ pub fn words(text: &str) -> Vec<String> {
 }
 
 fn spelt(word: &str) -> &str {
-    const WORDS: [&str; 11] =
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+    const WORDS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
     word.parse::<usize>().ok().and_then(|number| WORDS.get(number).copied()).unwrap_or(word)
 }
 

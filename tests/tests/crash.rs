@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use warren_tests::{
-    nightly,
-    recordings,
+    nightly, recordings,
     stack::{Stack, Wishes},
     wait::until,
     wave,
@@ -13,8 +12,13 @@ use warren_tests::{
 };
 
 /// Who is killed when so much of the work is done.
-const KILLS: [(f64, &str); 5] =
-    [(0.15, "transcription"), (0.30, "coordinator"), (0.45, "ingest"), (0.60, "batch-embedding"), (0.75, "transcription")];
+const KILLS: [(f64, &str); 5] = [
+    (0.15, "transcription"),
+    (0.30, "coordinator"),
+    (0.45, "ingest"),
+    (0.60, "batch-embedding"),
+    (0.75, "transcription"),
+];
 /// With all the restarts, on a slow machine.
 const LIMIT: Duration = Duration::from_secs(590);
 
@@ -39,7 +43,8 @@ fn a_job_outlives_every_service() {
 
     let client = stack.begin(&arguments);
     for (part, victim) in KILLS {
-        let done = until(&format!("{part} of the work"), LIMIT, || progress(&stack, first).filter(|done| *done >= part));
+        let done =
+            until(&format!("{part} of the work"), LIMIT, || progress(&stack, first).filter(|done| *done >= part));
         assert!(done < 1.0, "over before {victim} could be killed; more speech is needed");
         println!("{victim} killed at {:.0} %", done * 100.0);
         stack.kill(victim);

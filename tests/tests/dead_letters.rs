@@ -55,7 +55,7 @@ fn what_is_not_json_dies(stack: &Stack) {
         for field in ["id", "queue", "class", "cause", "fingerprint", "job", "task", "first_seen"] {
             assert!(letter.get(field).is_some(), "{field}: {letter}");
         }
-        assert_eq!(text(letter, "class"), "malformed", "{letter}");
+        assert_eq!(text(letter, "class"), "Malformed", "{letter}");
         assert!(text(letter, "cause").contains("JSON") || text(letter, "cause").contains("expected"), "{letter}");
         assert!(!text(letter, "fingerprint").is_empty(), "{letter}");
         println!("    {}: {}", text(letter, "queue"), text(letter, "cause"));
@@ -104,7 +104,7 @@ fn a_damaged_task_is_replayed(stack: &Stack) {
     });
     let letter = &letters[0];
     assert_eq!(text(letter, "queue"), "warren.task.prepare", "newest first: {letter}");
-    assert_eq!((text(letter, "class"), text(letter, "task")), ("malformed", text(&good, "id")), "{letter}");
+    assert_eq!((text(letter, "class"), text(letter, "task")), ("Malformed", text(&good, "id")), "{letter}");
     let (id, job) = (text(letter, "id"), text(letter, "job"));
     assert_eq!(job, text(&good, "job"));
     println!("    {}", text(letter, "cause"));

@@ -92,7 +92,12 @@ fn a_human_voice_is_written_down(stack: &Stack) {
 }
 
 fn languages_are_found_out(stack: &Stack) {
-    let clips = [("fr", clip("fr/pangrama")), ("es", clip("es/pangrama")), ("ja", clip("ja/konnichiwa_sekai"))];
+    let clips = [
+        ("fr", clip("fr/pangrama")),
+        ("pt", clip("pt/pangrama")),
+        ("zh", clip("zh/nihao_shijie")),
+        ("ja", clip("ja/konnichiwa_sekai")),
+    ];
     let mut arguments = vec!["transcribe", "--json", "--model", "base"];
     arguments.extend(clips.iter().map(|(_, clip)| path(&clip.path)));
     let heard = stack.warren(&arguments).ok().json_lines();
@@ -100,7 +105,7 @@ fn languages_are_found_out(stack: &Stack) {
     for ((language, clip), heard) in clips.iter().zip(&heard) {
         assert_eq!(text(heard, "file"), path(&clip.path), "in the order of the arguments");
         assert_eq!(text(heard, "language"), *language, "{heard}");
-        let rate = if *language == "ja" { character_error_rate } else { word_error_rate };
+        let rate = if ["ja", "zh"].contains(language) { character_error_rate } else { word_error_rate };
         let errors = rate(&clip.said, text(heard, "text"));
         println!("    {language}: {:.1} % of `{}`: `{}`", errors * 100.0, clip.said, text(heard, "text"));
         assert!(errors <= 0.4, "{language}: {heard}");
@@ -155,7 +160,8 @@ fn seconds(time: &str, decimal: char) -> f64 {
 }
 
 fn vectors(lines: &[Value]) -> Vec<Vec<f64>> {
-    let vector = |line: &Value| line.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number")).collect();
+    let vector =
+        |line: &Value| line.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number")).collect();
     lines.iter().map(vector).collect()
 }
 
@@ -307,7 +313,8 @@ fn exit_codes_tell_what_went_wrong(stack: &Stack) {
     assert!(output.stderr.contains('-'), "{}", output.stderr);
     let output = stack.warren(&["watch", "job_00000000-0000-7000-8000-000000000000"]).expect_code(1);
     assert!(!output.stderr.is_empty());
-    let output = stack.warren(&["transcribe", "--json", "--model", "tiny.en", "--language", "fr", voice]).expect_code(1);
+    let output =
+        stack.warren(&["transcribe", "--json", "--model", "tiny.en", "--language", "fr", voice]).expect_code(1);
     assert_eq!(text(&output.json()["error"], "code"), "Unsupported");
 }
 

@@ -11,8 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use warren_tests::{
     command::Running,
-    nightly,
-    recordings,
+    nightly, recordings,
     stack::{Stack, Wishes},
     wait::{during, until},
 };
@@ -111,7 +110,8 @@ impl<'a> Load<'a> {
     fn new(stack: &'a Stack) -> Self {
         let recording = recordings::long_english(&stack.folder().join("speech.wav"), 3).path;
         let texts = stack.folder().join("texts.txt");
-        let line = |number: usize| format!("Sentence {number} says that {}.\n", "things go on and on ".repeat(number % 12));
+        let line =
+            |number: usize| format!("Sentence {number} says that {}.\n", "things go on and on ".repeat(number % 12));
         fs::write(&texts, (0..400).map(line).collect::<String>()).expect("room for a file");
         let [recording, texts] = [recording, texts].map(|path| path.to_str().expect("a plain name").to_owned());
         Self { stack, recording, texts, running: Vec::new(), done: 0 }
@@ -194,7 +194,12 @@ fn overlaps(passes: &[Pass]) -> Vec<(Pass, Pass)> {
     let mut longest: Vec<&Pass> = Vec::new();
     for pass in sorted {
         longest.retain(|earlier| earlier.end > pass.start);
-        found.extend(longest.iter().filter(|earlier| earlier.worker != pass.worker).map(|&earlier| (earlier.clone(), pass.clone())));
+        found.extend(
+            longest
+                .iter()
+                .filter(|earlier| earlier.worker != pass.worker)
+                .map(|&earlier| (earlier.clone(), pass.clone())),
+        );
         longest.push(pass);
     }
     found

@@ -3,14 +3,17 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all succeeded, 1 some of it failed,
 //! 2 wrong usage or something missing, 3 the server is out of reach, 130 interrupted.
 
+mod check;
 mod client;
 mod commands;
+mod demo;
 mod error;
 mod output;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use check::Test;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use client::Target;
 use commands::{
@@ -24,6 +27,7 @@ use commands::{
     stack::{self, Logs, Up},
     transcribe::{self, Transcribe},
 };
+use demo::Demo;
 use error::CliError;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +46,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(Demo),
+    Test(Test),
     Up(Up),
     /// Stop all of it.
     Down,
@@ -88,7 +94,10 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The parts of the stack have their own way of ending; everything else ends at Ctrl-C.
-    let ends_itself = matches!(arguments.command, Command::Up(_) | Command::Supervise | Command::S3 { .. });
+    let ends_itself = matches!(
+        arguments.command,
+        Command::Up(_) | Command::Demo(_) | Command::Test(_) | Command::Supervise | Command::S3 { .. }
+    );
     let outcome = tokio::select! {
         outcome = run(arguments) => outcome,
         Ok(()) = tokio::signal::ctrl_c(), if !ends_itself => Err(CliError::Interrupted),
@@ -109,6 +118,8 @@ async fn main() -> ExitCode {
 
 async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliError> {
     match command {
+        Command::Demo(arguments) => demo::run(target.data, &arguments).await,
+        Command::Test(arguments) => check::run(&arguments).await,
         Command::Up(arguments) => stack::start(target.folder(), &arguments).await,
         Command::Down => stack::stop(&target.folder()),
         Command::Ps => stack::ps(&target.folder(), json),

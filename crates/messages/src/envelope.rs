@@ -46,7 +46,18 @@ pub mod headers {
 
     /// What survives a publish.
     pub const KEPT: [&str; 13] = [
-        TASK, JOB, DISPATCH, ATTEMPT, FIRST_TS, ERR_CLASS, ERR_CAUSE, ERR_FP, LETTER, SOURCE, REPLAY_OF, REPLAY_GEN,
+        TASK,
+        JOB,
+        DISPATCH,
+        ATTEMPT,
+        FIRST_TS,
+        ERR_CLASS,
+        ERR_CAUSE,
+        ERR_FP,
+        LETTER,
+        SOURCE,
+        REPLAY_OF,
+        REPLAY_GEN,
         TRACEPARENT,
     ];
 }

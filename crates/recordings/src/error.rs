@@ -29,7 +29,9 @@ pub enum RecordingsError {
         source: io::Error,
     },
     /// A registry gave nothing, or something else than asked for.
-    #[error("recordings of package {package}: {reason}; check the network and any proxy, then run the same command again")]
+    #[error(
+        "recordings of package {package}: {reason}; check the network and any proxy, then run the same command again"
+    )]
     Source {
         /// The package and its version.
         package: String,

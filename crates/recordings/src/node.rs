@@ -44,7 +44,8 @@ pub(crate) fn npm(path: Option<&std::ffi::OsStr>, work: &Path, tell: Tell<'_>) -
 
 /// A program in one of the folders of a search path.
 fn on_path(path: Option<&std::ffi::OsStr>, program: &str) -> Option<PathBuf> {
-    let runs = |file: &PathBuf| file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let runs =
+        |file: &PathBuf| file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     std::env::split_paths(path?).map(|folder| folder.join(program)).find(runs)
 }
 
@@ -68,7 +69,10 @@ fn fetch(work: &Path, tell: Tell<'_>) -> Result<PathBuf, RecordingsError> {
     };
     tool::run(pip, &job, tell)?;
     let found = fs::read_dir(&arrived).map_err(io(&arrived))?.flatten().map(|entry| entry.path()).next();
-    found.ok_or_else(|| RecordingsError::Source { package: job.package.to_owned(), reason: "pip fetched no wheel".into() })
+    found.ok_or_else(|| RecordingsError::Source {
+        package: job.package.to_owned(),
+        reason: "pip fetched no wheel".into(),
+    })
 }
 
 fn unpack(wheel: &Path, to: &Path) -> Result<(), String> {

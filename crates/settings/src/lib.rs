@@ -128,9 +128,6 @@ mod tests {
 
     #[test]
     fn a_contradiction_is_refused() {
-        assert_eq!(
-            load_text("[queue]\ndepth = 0\n").expect_err("zero").to_string(),
-            "queue.depth: must be at least 1"
-        );
+        assert_eq!(load_text("[queue]\ndepth = 0\n").expect_err("zero").to_string(), "queue.depth: must be at least 1");
     }
 }

@@ -31,15 +31,15 @@ use warren_clock::Clock;
 use warren_host::Host;
 use warren_relay::Relay;
 
-use crate::{hints::Hints, parts::Parts, settings::Settings};
+use crate::{hints::Hints, parts::Parts, settings::Settings, wiring::Watched};
 
 fn main() -> ExitCode {
     warren_host::run("ingest", async |host: Host, settings: Settings| {
         let clock = Clock::system();
         let stopping = host.stopping();
         let settings = Arc::new(settings);
-        let database = host.part("database", "not opened yet");
-        let Some(store) = wiring::open_store(&settings.store, &clock, &database, &stopping).await else {
+        let watched = Watched::on(&host);
+        let Some(store) = wiring::open_store(&settings.store, &clock, &watched.database, &stopping).await else {
             return Ok(());
         };
         // What is behind the door stays until the last call is answered.
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         };
         let relaying = parts.relay.run(&parts.store, &parts.broker, &done);
         let hinting = parts.hints.run(&parts.broker, &done);
-        let watching = wiring::watch_parts(&host, &parts, &database, &done);
+        let watching = wiring::watch_parts(&watched, &parts, &done);
         let (served, (), (), ()) = tokio::join!(serving, relaying, hinting, watching);
         parts.broker.closed().await;
         served

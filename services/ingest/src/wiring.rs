@@ -31,6 +31,24 @@ const STREAMS: u32 = 512;
 const CALLS: usize = 128;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// The parts that ingest needs, for readiness.
+pub(crate) struct Watched {
+    pub(crate) database: Part,
+    rabbitmq: Part,
+    s3: Part,
+}
+
+impl Watched {
+    /// None is there yet.
+    pub(crate) fn on(host: &Host) -> Self {
+        Self {
+            database: host.part("database", "not opened yet"),
+            rabbitmq: host.part("rabbitmq", "not connected yet"),
+            s3: host.part("s3", "not asked yet"),
+        }
+    }
+}
+
 /// Opens the database as soon as it is there. `None`: the process is to stop first.
 pub(crate) async fn open_store(
     settings: &StoreSettings,
@@ -55,8 +73,8 @@ pub(crate) async fn open_store(
 }
 
 /// Keeps readiness right until `done`.
-pub(crate) async fn watch_parts(host: &Host, parts: &Parts, database: &Part, done: &CancellationToken) {
-    let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
+pub(crate) async fn watch_parts(watched: &Watched, parts: &Parts, done: &CancellationToken) {
+    let Watched { database, rabbitmq, s3 } = watched;
     let broker = async {
         let mut health = parts.broker.health();
         loop {

@@ -125,8 +125,13 @@ async fn services_are_found_by_reflection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_broker_connection_loses_no_command() {
     let world = World::new().await;
-    let rabbit = world.rabbit.clone();
-    tokio::task::spawn_blocking(move || rabbit.close_connections()).await.expect("no panic").expect("closed");
+    // The management API shows a new connection only after a while.
+    eventually("the broker closes its connections", async || {
+        let rabbit = world.rabbit.clone();
+        let closing = tokio::task::spawn_blocking(move || rabbit.close_connections());
+        closing.await.expect("no panic").expect("the management API answers") > 0
+    })
+    .await;
     let job = world.submit_texts(&["a"]).await;
     let mut commands = world.coordinator(false);
     let command = within("the command comes", commands.recv()).await.expect("one");

@@ -1,0 +1,250 @@
+//! Running one command after another: full output into a log, the last line to the person, counts to the tally.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io::Write as _,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::unix::pipe::Receiver,
+    process::Command,
+};
+use warren_child::{Limits, spawn_async};
+
+use super::{
+    capabilities::Capabilities,
+    leftovers,
+    live::{Live, clock},
+    suites::Suite,
+    tally::{Tally, outcome},
+    tools::Tools,
+    workspace::Workspace,
+};
+use crate::error::CliError;
+
+/// Lines of a failing suite that are shown.
+const TAIL: usize = 60;
+/// What a process that has ended may still have in its pipe.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What suites run on.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// The sources.
+    pub workspace: Workspace,
+    /// Programs that only tests need.
+    pub tools: Tools,
+    /// Tests that ran so far, by the last part of their name, and whether they passed.
+    pub ran: BTreeMap<String, bool>,
+    /// True when all suites run, so that a test that did not run is missing.
+    pub complete: bool,
+    /// What the capability suite found.
+    pub capabilities: Option<Capabilities>,
+    live: Live,
+    log: Option<(PathBuf, File)>,
+    tail: VecDeque<String>,
+    deadline: Instant,
+}
+
+impl Bench {
+    /// Makes the folder of logs.
+    pub(crate) fn new(workspace: Workspace, complete: bool) -> Result<Self, CliError> {
+        let bench = Self {
+            tools: Tools::new(),
+            workspace,
+            ran: BTreeMap::new(),
+            complete,
+            capabilities: None,
+            live: Live::new(),
+            log: None,
+            tail: VecDeque::new(),
+            deadline: Instant::now(),
+        };
+        let logs = bench.logs();
+        fs::create_dir_all(&logs).map_err(CliError::file(format!("make folder {}", logs.display())))?;
+        Ok(bench)
+    }
+
+    /// Where full output goes.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.workspace.target.join("check")
+    }
+
+    /// Starts the log and the clock of a suite.
+    pub(crate) fn begin(&mut self, suite: &Suite) -> Result<(), CliError> {
+        let path = self.logs().join(format!("{}.log", suite.name));
+        let file = File::create(&path).map_err(CliError::file(format!("write {}", path.display())))?;
+        self.log = Some((path, file));
+        self.tail.clear();
+        self.deadline = Instant::now() + suite.limit();
+        self.live.begin(&suite.name);
+        Ok(())
+    }
+
+    /// Says how a suite ended; of one that failed, shows the end of its output.
+    pub(crate) fn end(&mut self, suite: &Suite, tally: &Tally, took: Duration) {
+        self.live.clear();
+        let mark = if tally.sound() { "✓" } else { "✗" };
+        let Tally { run, failed, skipped, .. } = tally;
+        self.live.say(&format!(
+            "{mark} {:14} {:>6}  {run} run, {failed} failed, {skipped} skipped",
+            suite.name,
+            clock(took)
+        ));
+        if tally.sound() {
+            return;
+        }
+        for line in &self.tail {
+            self.live.say(&format!("    {line}"));
+        }
+        for trouble in &tally.trouble {
+            self.live.say(&format!("  {trouble}"));
+        }
+        if let Some((path, _)) = &self.log {
+            self.live.say(&format!("  all of it: {}", path.display()));
+        }
+    }
+
+    /// How many capabilities there are, at the very end.
+    pub(crate) fn say_capabilities(&self) {
+        if let Some(capabilities) = &self.capabilities {
+            println!("{capabilities}");
+        }
+    }
+
+    /// Writes a line as if a command had printed it.
+    pub(crate) fn note(&mut self, line: &str) {
+        if let Some((_, file)) = &mut self.log {
+            // A full disk shows elsewhere.
+            let _ = writeln!(file, "{line}");
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+    }
+
+    /// `cargo …` in the sources, with settings of this machine's user left out.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.program("cargo");
+        command.args(arguments);
+        command.env("CARGO_TARGET_DIR", &self.workspace.target);
+        command.envs([("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never")]);
+        command
+    }
+
+    /// A program in the sources' folder.
+    pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.current_dir(&self.workspace.root);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            let section =
+                name.strip_prefix("WARREN_").is_some_and(|key| key.contains("__") && !key.starts_with("MODELS__"));
+            if section || ["WARREN_CONFIG", "WARREN_SERVER", "WARREN_API_KEY"].contains(&&*name) {
+                command.env_remove(&*name);
+            }
+        }
+        command
+    }
+
+    /// Runs a command that passes or fails as a whole.
+    pub(crate) async fn whole(&mut self, command: Command) -> Result<Tally, CliError> {
+        let status = self.stream(command, |_| {}).await?;
+        Ok(match status {
+            Some(status) => Tally::one(status.success()),
+            None => self.late(),
+        })
+    }
+
+    /// Runs a command that prints the results of tests.
+    pub(crate) async fn tests(&mut self, command: Command) -> Result<Tally, CliError> {
+        let (mut tally, mut ran) = (Tally::default(), BTreeMap::new());
+        let status = self
+            .stream(command, |line| {
+                tally.read(line);
+                if let Some((name, passed)) = outcome(line) {
+                    ran.insert(name.rsplit("::").next().unwrap_or(name).to_owned(), passed);
+                }
+            })
+            .await?;
+        self.ran.extend(ran);
+        match status {
+            None => tally.add(&self.late()),
+            Some(status) if !status.success() && tally.failed == 0 => tally.fail(format!("it ended with {status}")),
+            Some(_) if tally.run == 0 => tally.fail("no test ran".to_owned()),
+            Some(_) => {}
+        }
+        Ok(tally)
+    }
+
+    fn late(&mut self) -> Tally {
+        self.note("ended by warren test: it took too long");
+        Tally::one(false)
+    }
+
+    /// Runs a command to its end; `None` when it took too long and was killed.
+    async fn stream(
+        &mut self,
+        mut command: Command,
+        mut each: impl FnMut(&str),
+    ) -> Result<Option<ExitStatus>, CliError> {
+        let shown = format!("{:?}", command.as_std());
+        self.note(&format!("$ {}", shown.rsplit_once(" && ").map_or(shown.as_str(), |(_, rest)| rest)));
+        let pipes = || -> std::io::Result<_> {
+            let (reader, writer) = std::io::pipe()?;
+            command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+            // The command, and with it our ends of the pipe, goes here.
+            Ok((Receiver::from_owned_fd(OwnedFd::from(reader))?, command))
+        };
+        let (reader, command) = pipes().map_err(CliError::file("open a pipe"))?;
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        let mut child = spawn_async(command, Limits::NONE)
+            .map_err(|error| CliError::Usage(format!("{program} cannot be started: {error}")))?;
+        let mut lines = BufReader::new(reader).split(b'\n');
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let (mut status, mut last, mut ended) = (None, String::new(), None);
+        loop {
+            tokio::select! {
+                line = lines.next_segment() => match line {
+                    Ok(Some(line)) => {
+                        let line = String::from_utf8_lossy(&line);
+                        let line = line.trim_end();
+                        each(line);
+                        self.note(line);
+                        if !line.trim().is_empty() {
+                            last = line.trim().to_owned();
+                        }
+                    }
+                    Ok(None) | Err(_) if status.is_some() => break,
+                    Ok(None) | Err(_) => {
+                        status = Some(child.wait().await.map_err(CliError::file(format!("wait for {program}")))?);
+                        break;
+                    }
+                },
+                done = child.wait(), if status.is_none() => {
+                    status = Some(done.map_err(CliError::file(format!("wait for {program}")))?);
+                    ended = Some(Instant::now());
+                }
+                _ = tick.tick() => {
+                    self.live.show(&last);
+                    leftovers::bury(Some(child.id()));
+                    if ended.is_some_and(|ended: Instant| ended.elapsed() > LAST_WORDS) {
+                        break;
+                    }
+                    if Instant::now() > self.deadline {
+                        child.kill().await.map_err(CliError::file(format!("stop {program}")))?;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(status)
+    }
+}

@@ -1,0 +1,274 @@
+//! Which suites there are, and what each runs.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use warren_models::{Cache, Catalogue, ModelsSettings, Status};
+
+use super::{
+    bench::Bench,
+    capabilities,
+    tally::Tally,
+    tools::{provide_deny, provide_python},
+    workspace::Workspace,
+};
+use crate::error::CliError;
+
+/// Models that tests use.
+const MODELS: [&str; 3] = ["tiny.en", "base", "all-MiniLM-L6-v2"];
+
+/// When a suite runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Also with `--quick`.
+    Quick,
+    /// Unless `--quick`.
+    Always,
+    /// Only with `--nightly`, or by name.
+    Nightly,
+}
+
+/// Why a suite does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skip {
+    NotQuick,
+    Nightly,
+}
+
+impl When {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Always => "",
+            Self::Nightly => "nightly",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Fmt,
+    Clippy,
+    Deny,
+    Docs,
+    Proto,
+    Deploy,
+    CudaTypes,
+    Unit,
+    Contract,
+    EndToEnd,
+    Capabilities,
+}
+
+/// One suite.
+#[derive(Clone, Debug)]
+pub(crate) struct Suite {
+    /// As it is named on the command line.
+    pub name: String,
+    /// For people.
+    pub about: String,
+    /// When it runs.
+    pub when: When,
+    /// About how long it takes on 2 cores, built.
+    pub minutes: u32,
+    kind: Kind,
+}
+
+/// All suites, in the order in which they run: what fails fastest comes first.
+pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Suite>, CliError> {
+    let suite = |name: &str, kind, when, minutes, about: &str| Suite {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        when,
+        minutes,
+        kind,
+    };
+    let mut suites = vec![
+        suite("fmt", Kind::Fmt, When::Quick, 0, "sources are formatted"),
+        suite("proto", Kind::Proto, When::Always, 0, "proto/ follows the rules of buf.yaml"),
+        suite("unit", Kind::Unit, When::Quick, 1, "rules, beside the code"),
+        suite(
+            "contract",
+            Kind::Contract,
+            When::Quick,
+            2,
+            "each crate on real parts: RabbitMQ, PostgreSQL, S3, weights",
+        ),
+        suite("clippy", Kind::Clippy, When::Always, 2, "no lint warns"),
+        suite("docs", Kind::Docs, When::Always, 2, "documentation builds without warnings, its examples compile"),
+        suite("deny", Kind::Deny, When::Always, 0, "dependencies: licences, sources, and who may use what"),
+        suite("deploy", Kind::Deploy, When::Always, 1, "compose/ and k8s/ as files"),
+    ];
+    for name in &workspace.end_to_end {
+        let (when, minutes) = if workspace.nightly.contains(name) { (When::Nightly, 60) } else { (When::Always, 3) };
+        suites.push(suite(name, Kind::EndToEnd, when, minutes, "end to end, on a whole stack"));
+    }
+    suites.push(suite("cuda-types", Kind::CudaTypes, When::Nightly, 3, "the CUDA build, types only: nothing is run"));
+    suites.push(suite(
+        "capabilities",
+        Kind::Capabilities,
+        When::Always,
+        0,
+        "what is promised, and the test that shows it",
+    ));
+    if let Some(twice) = workspace.end_to_end.iter().find(|name| suites.iter().filter(|s| s.name == **name).count() > 1)
+    {
+        return Err(CliError::Usage(format!("tests/Cargo.toml: a suite is called {twice} already; rename the target")));
+    }
+    Ok(suites)
+}
+
+/// What the chosen suites will fetch, for people.
+pub(crate) fn downloads(chosen: &[Suite], bench: &Bench) -> Vec<String> {
+    let any = |wanted: fn(&Kind) -> bool| chosen.iter().any(|suite| wanted(&suite.kind));
+    let mut downloads = Vec::new();
+    if any(|kind| matches!(kind, Kind::Proto | Kind::Deploy)) {
+        downloads.extend(bench.tools.python_download());
+    }
+    if any(|kind| matches!(kind, Kind::Deny)) {
+        downloads.extend(bench.tools.deny_download());
+    }
+    if any(|kind| matches!(kind, Kind::Contract | Kind::EndToEnd)) {
+        let mut settings = ModelsSettings::default();
+        if let Some(cache) = std::env::var_os("WARREN_MODELS__CACHE") {
+            settings.cache = cache.into();
+        }
+        let (catalogue, cache) = (Catalogue::builtin(), Cache::with(&settings));
+        let missing = catalogue
+            .models()
+            .iter()
+            .filter(|model| MODELS.contains(&model.name.as_str()) && !matches!(cache.status(model), Status::Ready));
+        for model in missing {
+            let bytes = model.sources.first().map_or(0, |source| source.download_bytes());
+            downloads.push(format!(
+                "the model {}: {} MB, into {}",
+                model.name,
+                bytes / 1_000_000,
+                cache.dir().display()
+            ));
+        }
+    }
+    downloads
+}
+
+impl Suite {
+    /// Why it does not run, if so.
+    pub(crate) fn skip(&self, quick: bool, nightly: bool) -> Option<Skip> {
+        match self.when {
+            When::Nightly if !nightly => Some(if quick { Skip::NotQuick } else { Skip::Nightly }),
+            When::Always if quick => Some(Skip::NotQuick),
+            _ => None,
+        }
+    }
+
+    /// After this it hangs.
+    pub(crate) fn limit(&self) -> Duration {
+        // A cold build may be part of it.
+        Duration::from_secs(60 * (40 + 4 * u64::from(self.minutes)))
+    }
+
+    /// Runs it.
+    pub(crate) async fn run(&self, bench: &mut Bench) -> Result<Tally, CliError> {
+        match self.kind {
+            Kind::Fmt => bench.whole(bench.cargo(&["fmt", "--all", "--check"])).await,
+            Kind::Clippy => {
+                let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+                bench.whole(bench.cargo(&arguments)).await
+            }
+            Kind::Docs => docs(bench).await,
+            Kind::Deny => deny(bench).await,
+            Kind::Proto => proto(bench).await,
+            Kind::Deploy => deploy(bench).await,
+            Kind::CudaTypes => cuda_types(bench).await,
+            Kind::Unit => bench.tests(bench.cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])).await,
+            Kind::Contract => {
+                let arguments = ["test", "--workspace", "--exclude", "warren-tests", "--test", "*", "--no-fail-fast"];
+                bench.tests(bench.cargo(&arguments)).await
+            }
+            Kind::EndToEnd => {
+                // The stack's own binaries, which no test target depends on.
+                let built = bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await?;
+                if !built.sound() {
+                    return Ok(built);
+                }
+                let arguments = ["test", "--package", "warren-tests", "--test", &self.name, "--no-fail-fast"];
+                bench.tests(bench.cargo(&arguments)).await
+            }
+            Kind::Capabilities => capabilities::run(bench),
+        }
+    }
+}
+
+async fn docs(bench: &mut Bench) -> Result<Tally, CliError> {
+    let mut command = bench.cargo(&["doc", "--workspace", "--no-deps"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    let mut tally = bench.whole(command).await?;
+    let mut examples = Tally::default();
+    if tally.sound() {
+        examples = bench.tests(bench.cargo(&["test", "--workspace", "--doc"])).await?;
+    }
+    tally.add(&examples);
+    tally.trouble.extend(examples.trouble);
+    Ok(tally)
+}
+
+async fn deny(bench: &mut Bench) -> Result<Tally, CliError> {
+    let Some(program) = provide_deny(bench).await? else { return Ok(Tally::one(false)) };
+    let mut command = bench.program(program);
+    command.args(["--color", "never", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+    bench.whole(command).await
+}
+
+async fn proto(bench: &mut Bench) -> Result<Tally, CliError> {
+    if !provide_python(bench).await? {
+        return Ok(Tally::one(false));
+    }
+    let mut command = bench.tools.on_path(bench.program("buf"));
+    command.arg("lint");
+    bench.whole(command).await
+}
+
+async fn deploy(bench: &mut Bench) -> Result<Tally, CliError> {
+    if !provide_python(bench).await? {
+        return Ok(Tally::one(false));
+    }
+    // The services read the settings files of compose/ and k8s/.
+    let built = bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await?;
+    if !built.sound() {
+        return Ok(built);
+    }
+    let mut command = bench.tools.on_path(bench.program("python3"));
+    command.args(["tests/deploy/check.py", "--bin"]).arg(bench.workspace.target.join("debug"));
+    bench.tests(command).await
+}
+
+/// Checks the types of the CUDA build. Its kernels are not compiled: a stand-in answers for nvcc.
+async fn cuda_types(bench: &mut Bench) -> Result<Tally, CliError> {
+    let home = bench.logs().join("cuda");
+    let bin = home.join("bin");
+    let nvcc = bin.join("nvcc");
+    fs::create_dir_all(&bin)
+        .and_then(|()| fs::create_dir_all(home.join("include")))
+        .and_then(|()| fs::copy(bench.workspace.root.join("tests/cuda/nvcc"), &nvcc))
+        .and_then(|_| fs::set_permissions(&nvcc, fs::Permissions::from_mode(0o755)))
+        .map_err(CliError::file(format!("make {}", nvcc.display())))?;
+    // Apart: the feature changes crates that every other build shares.
+    let target = bench.workspace.target.join("cuda");
+    let features = "warren-inference/cuda,warren-worker/cuda,warren-transcription/cuda,warren-batch-embedding/cuda";
+    let mut command = bench.cargo(&["check", "--features", features]);
+    for package in ["inference", "worker", "transcription", "batch-embedding"] {
+        command.args(["--package", &format!("warren-{package}")]);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)));
+    command.env("PATH", path.map_err(|error| CliError::Usage(format!("PATH: {error}")))?);
+    command.env("CARGO_TARGET_DIR", target).env("CUDA_HOME", &home).env("CUDA_PATH", &home).env("NVCC", &nvcc);
+    command.env("CUDA_COMPUTE_CAP", "80");
+    bench.whole(command).await
+}
+
+#[cfg(test)]
+impl Suite {
+    pub(crate) fn for_test(name: &str, when: When) -> Self {
+        Self { name: name.to_owned(), about: String::new(), when, minutes: 0, kind: Kind::Fmt }
+    }
+}
