@@ -1,7 +1,7 @@
 //! How far a transcript is from the words that were said.
 //!
 //! Case, punctuation, accents written in one or two characters, and full-width forms make no difference; neither does
-//! an English number up to ten written as a digit.
+//! a number from one to ten written in digits (en, es, fr, it, pt).
 
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
@@ -34,8 +34,8 @@ pub fn counts_characters(language: &str) -> bool {
 /// The words that are compared.
 pub fn normalised_words(text: &str) -> Vec<String> {
     let plain: String = plain(text).collect();
-    let word = |word: &str| match NUMBERS.iter().position(|number| *number == word) {
-        Some(value) => value.to_string(),
+    let word = |word: &str| match NUMBERS.iter().position(|spellings| spellings.contains(&word)) {
+        Some(before) => (before + 1).to_string(),
         None => word.to_owned(),
     };
     plain.split_whitespace().map(word).collect()
@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(words("l’école", "L'ÉCOLE"), 0.0);
         assert_eq!(words("caf\u{e9}", "cafe\u{301}"), 0.0);
         assert_eq!(words("One two ten", "1, 2, 10."), 0.0);
+        assert_eq!(words("Um dois três", "1-2-3"), 0.0);
         assert_eq!(words("ＡＢＣ １", "abc 1"), 0.0);
         assert_eq!(words("नमस्ते दुनिया.", "नमस्ते दुनिया"), 0.0);
         assert_eq!(normalised_words("नमस्ते").len(), 1);

@@ -184,7 +184,9 @@ async fn send(lead: &Lead, ready: &mut BTreeMap<Uuid, Replacement>, from_index: 
     let mut sent = report.replayed;
     let refused: BTreeSet<Uuid> = report.refused.iter().map(|(id, _)| *id).collect();
     if from_index {
-        for (id, with) in ready.iter().filter(|(id, _)| !sent.contains(id) && !refused.contains(id)) {
+        let gone = |id: &Uuid| !sent.contains(id) && !refused.contains(id);
+        let gone: Vec<Uuid> = ready.keys().copied().filter(gone).collect();
+        for (id, with) in gone.into_iter().filter_map(|id| ready.get(&id).map(|with| (id, with))) {
             let envelope = Envelope {
                 message_id: with.message_id,
                 kind: String::new(),
@@ -192,7 +194,7 @@ async fn send(lead: &Lead, ready: &mut BTreeMap<Uuid, Replacement>, from_index: 
                 headers: with.headers.clone(),
             };
             broker.publish(&with.exchange, &with.key, &envelope).await.map_err(|error| error.fault())?;
-            sent.push(*id);
+            sent.push(id);
         }
     }
     let finished = async {

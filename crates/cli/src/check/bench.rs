@@ -22,7 +22,7 @@ use super::{
     leftovers,
     live::{Live, clock},
     suites::Suite,
-    tally::{Tally, outcome},
+    tally::{Outcomes, Tally},
     tools::Tools,
     workspace::Workspace,
 };
@@ -40,10 +40,12 @@ pub(crate) struct Bench {
     pub workspace: Workspace,
     /// Programs that only tests need.
     pub tools: Tools,
-    /// Tests that ran so far, by the last part of their name, and whether they passed.
+    /// Tests and cases that ran so far, by the last part of their name, and whether they passed.
     pub ran: BTreeMap<String, bool>,
     /// True when all suites run, so that a test that did not run is missing.
     pub complete: bool,
+    /// True when suites take their full sizes.
+    pub nightly: bool,
     /// What the capability suite found.
     pub capabilities: Option<Capabilities>,
     live: Live,
@@ -54,12 +56,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Makes the folder of logs.
-    pub(crate) fn new(workspace: Workspace, complete: bool) -> Result<Self, CliError> {
+    pub(crate) fn new(workspace: Workspace, complete: bool, nightly: bool) -> Result<Self, CliError> {
         let bench = Self {
             tools: Tools::new(),
             workspace,
             ran: BTreeMap::new(),
             complete,
+            nightly,
             capabilities: None,
             live: Live::new(),
             log: None,
@@ -82,7 +85,7 @@ impl Bench {
         let file = File::create(&path).map_err(CliError::file(format!("write {}", path.display())))?;
         self.log = Some((path, file));
         self.tail.clear();
-        self.deadline = Instant::now() + suite.limit();
+        self.deadline = Instant::now() + suite.limit(self.nightly);
         self.live.begin(&suite.name);
         Ok(())
     }
@@ -165,13 +168,11 @@ impl Bench {
 
     /// Runs a command that prints the results of tests.
     pub(crate) async fn tests(&mut self, command: Command) -> Result<Tally, CliError> {
-        let (mut tally, mut ran) = (Tally::default(), BTreeMap::new());
+        let (mut tally, mut ran, mut outcomes) = (Tally::default(), BTreeMap::new(), Outcomes::default());
         let status = self
             .stream(command, |line| {
                 tally.read(line);
-                if let Some((name, passed)) = outcome(line) {
-                    ran.insert(name.rsplit("::").next().unwrap_or(name).to_owned(), passed);
-                }
+                ran.extend(outcomes.read(line));
             })
             .await?;
         self.ran.extend(ran);

@@ -26,7 +26,7 @@ pub(crate) struct Test {
     /// Only what takes less than three minutes once it is built: formatting, unit and contract suites.
     #[arg(long, conflicts_with = "suites")]
     quick: bool,
-    /// Also what takes long: recordings of hours, the CUDA build.
+    /// Also what takes long, and all sizes in full: recordings of hours, minutes of crashes, the CUDA build.
     #[arg(long)]
     nightly: bool,
     /// Say which suites there are, and run none.
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: &Test) -> Result<(), CliError> {
     }
     let Choice { run: chosen, not_run } = choose(all, arguments)?;
     leftovers::adopt_orphans();
-    let mut bench = Bench::new(workspace, arguments.suites.is_empty() && !arguments.quick)?;
+    let mut bench = Bench::new(workspace, arguments.suites.is_empty() && !arguments.quick, arguments.nightly)?;
     announce(&chosen, &bench);
 
     let mut rows = Vec::new();

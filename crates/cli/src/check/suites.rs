@@ -161,15 +161,16 @@ impl Suite {
     }
 
     /// After this it hangs.
-    pub(crate) fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self, nightly: bool) -> Duration {
         // A cold build may be part of it.
-        Duration::from_secs(60 * (40 + 4 * u64::from(self.minutes)))
+        let minutes = 40 + 4 * u64::from(self.minutes) + if nightly { 180 } else { 0 };
+        Duration::from_secs(60 * minutes)
     }
 
     /// Runs it.
     pub(crate) async fn run(&self, bench: &mut Bench) -> Result<Tally, CliError> {
         match self.kind {
-            Kind::Fmt => bench.whole(bench.cargo(&["fmt", "--all", "--check"])).await,
+            Kind::Fmt => bench.whole(bench.cargo(&["fmt", "--all", "--check", "--", "--color", "never"])).await,
             Kind::Clippy => {
                 let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
                 bench.whole(bench.cargo(&arguments)).await
@@ -190,8 +191,13 @@ impl Suite {
                 if !built.sound() {
                     return Ok(built);
                 }
-                let arguments = ["test", "--package", "warren-tests", "--test", &self.name, "--no-fail-fast"];
-                bench.tests(bench.cargo(&arguments)).await
+                let mut command = bench.cargo(&["test", "--package", "warren-tests", "--test", &self.name]);
+                // Cases tell what they do while they run.
+                command.args(["--no-fail-fast", "--", "--nocapture"]);
+                if bench.nightly {
+                    command.env("WARREN_TEST_NIGHTLY", "1");
+                }
+                bench.tests(command).await
             }
             Kind::Capabilities => capabilities::run(bench),
         }

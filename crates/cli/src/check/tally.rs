@@ -53,15 +53,41 @@ impl Tally {
     }
 }
 
-/// Name and success of a test, if `line` is `test NAME ... ok` or `… FAILED`.
-pub(crate) fn outcome(line: &str) -> Option<(&str, bool)> {
-    let (name, word) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-    // Doc tests and those that should panic have a remark after their name.
-    let name = name.split(" - ").next().unwrap_or(name);
-    match word.trim() {
-        "ok" => Some((name, true)),
-        "FAILED" => Some((name, false)),
-        _ => None,
+/// Which tests and cases passed, from the lines that test programs print.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    /// A test whose line was begun: with one thread, its output comes before its outcome.
+    test: Option<String>,
+    /// A case of an end-to-end suite.
+    case: Option<String>,
+}
+
+impl Outcomes {
+    /// Name and success of the test or case that `line` ends, if it does. A test's modules are left out.
+    pub(crate) fn read(&mut self, line: &str) -> Option<(String, bool)> {
+        if let Some(name) = line.strip_prefix("--- ") {
+            self.case = Some(name.to_owned());
+            return None;
+        }
+        if let Some((name, rest)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            // Those that should panic have a remark after their name.
+            let name = name.split(" - ").next().unwrap_or(name);
+            self.test = Some(name.rsplit("::").next().unwrap_or(name).to_owned());
+            return self.end_test(rest);
+        }
+        match line.strip_prefix("    ") {
+            Some(indented) if indented.starts_with("ok, ") => Some((self.case.take()?, true)),
+            Some(indented) if indented.starts_with("FAILED after ") => Some((self.case.take()?, false)),
+            _ => self.end_test(line),
+        }
+    }
+
+    fn end_test(&mut self, word: &str) -> Option<(String, bool)> {
+        match word.trim() {
+            "ok" => Some((self.test.take()?, true)),
+            "FAILED" => Some((self.test.take()?, false)),
+            _ => None,
+        }
     }
 }
 
@@ -85,10 +111,32 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_told_by_the_line() {
-        assert_eq!(outcome("test state::a_job_ends_once ... ok"), Some(("state::a_job_ends_once", true)));
-        assert_eq!(outcome("test b - should panic ... FAILED"), Some(("b", false)));
-        assert_eq!(outcome("test c ... ignored"), None);
-        assert_eq!(outcome("testing ... ok"), None);
+    fn outcomes_of_tests_and_cases_are_told() {
+        let mut outcomes = Outcomes::default();
+        let told: Vec<_> = [
+            "test state::a_job_ends_once ... ok",
+            "test b - should panic ... FAILED",
+            "test c ... ignored, needs a card",
+            "test clips::d ... --- this is lost",
+            "--- an empty file",
+            "    ok, 1.2 s",
+            "--- a truncated file",
+            "    FAILED after 0.4 s",
+            "ok",
+            "ok",
+            "testing ... ok",
+        ]
+        .into_iter()
+        .filter_map(|line| outcomes.read(line))
+        .collect();
+        let told: Vec<_> = told.iter().map(|(name, passed)| (name.as_str(), *passed)).collect();
+        let expected = [
+            ("a_job_ends_once", true),
+            ("b", false),
+            ("an empty file", true),
+            ("a truncated file", false),
+            ("d", true),
+        ];
+        assert_eq!(told, expected);
     }
 }

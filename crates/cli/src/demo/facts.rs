@@ -39,7 +39,7 @@ pub(super) struct Wanted {
 pub(super) const SEARCHES: [Wanted; 3] = [
     Wanted { query: "patriotism, civic duty", phrase: "your country", source: "the inaugural address" },
     Wanted {
-        query: "nimble animal leaping above sleepy hound",
+        query: "nimble animal hopping above sleepy hound",
         phrase: "brown fox jumps",
         source: "the clip about the fox",
     },

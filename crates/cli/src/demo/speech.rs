@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use warren_messages::wire::{JobState, TranscribeSpec};
 use warren_recordings::{Recording, error_rate};
@@ -25,8 +24,6 @@ use crate::{
 const HUMAN_LIMIT: f64 = 0.15;
 /// Everything else must be better than this.
 const LIMIT: f64 = 0.40;
-/// Short clips in progress at once.
-const AT_ONCE: usize = 4;
 /// Characters of a text that are shown.
 const SHOWN: usize = 160;
 
@@ -50,10 +47,9 @@ pub(super) async fn all(server: &Server, materials: &Materials, phases: &mut Pha
     phases.end(begun);
 
     let begun = phases.begin("several languages");
-    let jobs = materials.foreign.iter().map(|recording| hear(server, recording, MULTILINGUAL));
-    let mut jobs = futures::stream::iter(jobs).buffered(AT_ONCE);
-    while let Some(done) = jobs.next().await {
-        heard.push(done?);
+    // One after the other, so that the times can be read.
+    for recording in &materials.foreign {
+        heard.push(hear(server, recording, MULTILINGUAL).await?);
     }
     phases.end(begun);
 
