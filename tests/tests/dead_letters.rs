@@ -111,7 +111,7 @@ fn a_damaged_task_is_replayed(stack: &Stack) {
 
     // Its job tells why it failed.
     let failed = client.wait(SOON).expect_code(1).json();
-    assert_eq!(text(&failed["error"], "message").is_empty(), false, "{failed}");
+    assert!(!text(&failed["error"], "message").is_empty(), "{failed}");
     assert_eq!(stack.job(job)["state"], "failed");
 
     let shown = stack.warren(&["dlq", "show", "--json", id]).ok().json();

@@ -3,6 +3,8 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all succeeded, 1 some of it failed,
 //! 2 wrong usage or something missing, 3 the server is out of reach, 130 interrupted.
 
+#![allow(rustdoc::bare_urls, reason = "the comments of arguments are help texts, where a URL is a URL")]
+
 mod check;
 mod client;
 mod commands;

@@ -7,7 +7,19 @@ use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 /// Languages that are written without spaces, so that there are no words to count.
 const WITHOUT_SPACES: [&str; 7] = ["ja", "zh", "yue", "th", "lo", "my", "km"];
-const NUMBERS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+/// One to ten, in languages that are often written down in digits.
+const NUMBERS: [&[&str]; 10] = [
+    &["one", "uno", "un", "um"],
+    &["two", "dos", "deux", "due", "dois"],
+    &["three", "tres", "trois", "tre", "três"],
+    &["four", "cuatro", "quatre", "quattro", "quatro"],
+    &["five", "cinco", "cinq", "cinque"],
+    &["six", "seis", "sei"],
+    &["seven", "siete", "sept", "sette", "sete"],
+    &["eight", "ocho", "huit", "otto", "oito"],
+    &["nine", "nueve", "neuf", "nove"],
+    &["ten", "diez", "dix", "dieci", "dez"],
+];
 
 /// Word error rate: insertions, deletions and substitutions for each word of the reference. 0 is perfect; above 1 is
 /// possible. Without words in the reference, 0 if nothing was heard, else 1.
