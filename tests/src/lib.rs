@@ -1,5 +1,5 @@
 //! What the end-to-end suites share: a private stack of the real parts, driven through the `warren` program as a user
-//! would; real speech with its text; and measures of how well a text fits.
+//! would, and real speech with its text.
 //!
 //! A suite is one file beside this crate, one process and one stack; its cases run one after the other.
 
@@ -11,7 +11,6 @@ pub mod recordings;
 pub mod stack;
 pub mod wait;
 pub mod wave;
-pub mod words;
 
 /// True in the long run (`WARREN_TEST_NIGHTLY=1`): sizes are then those of the promise, else smaller ones.
 pub fn nightly() -> bool {

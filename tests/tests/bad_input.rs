@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use warren_recordings::error_rate;
 use warren_tests::{
     cases::Cases,
     nightly,
@@ -15,7 +16,6 @@ use warren_tests::{
     stack::Stack,
     wait::until,
     wave,
-    words::word_error_rate,
 };
 
 /// A recording of hours takes its time.
@@ -56,7 +56,7 @@ fn nothing_dies_of_bad_input() {
             let voice = inaugural();
             let copy = wave::convert(&voice.path, &stack.folder().join(format!("{name}.wav")), options);
             let heard = transcribe(&stack, &copy);
-            let errors = word_error_rate(&voice.said, heard["text"].as_str().unwrap_or_default());
+            let errors = error_rate::words(&voice.text, heard["text"].as_str().unwrap_or_default());
             assert!(errors <= 0.15, "{errors}: {heard}");
         });
     }
@@ -108,7 +108,7 @@ fn begins_rightly(heard: &Value, recording: &Recording) {
         return;
     }
     let text = heard["text"].as_str().unwrap_or_default();
-    assert!(!text.is_empty() && word_error_rate(&recording.said, text) < 0.75, "{heard}");
+    assert!(!text.is_empty() && error_rate::words(&recording.text, text) < 0.75, "{heard}");
 }
 
 fn broken_off(stack: &Stack, name: &str, options: &[&str]) -> (PathBuf, Recording) {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use warren_recordings::error_rate;
 use warren_tests::{
     nightly, recordings,
     stack::{Stack, Wishes},
     wait::until,
-    wave,
-    words::word_error_rate,
 };
 
 /// Who is killed when so much of the work is done.
@@ -27,16 +26,16 @@ fn a_job_outlives_every_service() {
     // Small tasks, so that the kills fall into different ones.
     let settings = "[coordinator.release]\ntask_audio_s = 30\n".to_owned();
     let stack = Stack::with(&Wishes { settings, ..Wishes::default() });
-    let rounds = if nightly() { 31 } else { 10 };
+    let rounds = if nightly() { 36 } else { 11 };
     let recording = recordings::long_english(&stack.folder().join("long.wav"), rounds);
-    println!("{:.0} s of speech", wave::seconds(&recording.samples()));
+    println!("{:.0} s of speech", recording.seconds);
     let file = recording.path.to_str().expect("a plain name");
     let arguments = ["transcribe", "--json", "--model", "tiny.en", "--index", file];
 
     let undisturbed = stack.warren_within(LIMIT, &arguments, "").ok();
     println!("undisturbed: {:.1} s", undisturbed.took.as_secs_f64());
     let expected = undisturbed.json();
-    let errors = word_error_rate(&recording.said, expected["text"].as_str().unwrap_or_default());
+    let errors = error_rate::words(&recording.text, expected["text"].as_str().unwrap_or_default());
     println!("{} segments, {:.1} % word errors", segments(&expected), errors * 100.0);
     assert!(segments(&expected) > if nightly() { 100 } else { 20 });
     let first = stack.jobs().len();

@@ -3,12 +3,12 @@
 use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
+use warren_recordings::error_rate;
 use warren_tests::{
     cases::Cases,
     recordings::inaugural,
     stack::{Stack, keys},
     wait::{during, until},
-    words::word_error_rate,
 };
 
 /// Exchange, routing key and queue of each work queue.
@@ -77,7 +77,7 @@ fn consumers_go_on(stack: &Stack) {
     let voice = inaugural();
     let file = voice.path.to_str().expect("a plain name");
     let heard = stack.warren(&["transcribe", "--json", "--model", "tiny.en", "--index", file]).ok().json();
-    assert!(word_error_rate(&voice.said, text(&heard, "text")) <= 0.15, "{heard}");
+    assert!(error_rate::words(&voice.text, text(&heard, "text")) <= 0.15, "{heard}");
     assert_eq!(stack.dead_letters().len(), WORK.len());
 }
 

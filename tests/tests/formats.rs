@@ -2,12 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use warren_tests::{
-    recordings,
-    stack::Stack,
-    wave,
-    words::{word_error_rate, words},
-};
+use warren_recordings::error_rate;
+use warren_tests::{recordings, stack::Stack, wave};
 
 /// File name and ffmpeg's options; the lossy ones have at least 128 kbit/s.
 const COPIES: [(&str, &[&str]); 9] = [
@@ -25,8 +21,8 @@ const COPIES: [(&str, &[&str]); 9] = [
 #[test]
 fn every_format_has_the_same_text() {
     let stack = Stack::start();
-    let original = recordings::long_english(&stack.folder().join("original.wav"), 6);
-    assert!(words(&original.said).len() >= 200);
+    let original = recordings::long_english(&stack.folder().join("original.wav"), 7);
+    assert!(error_rate::normalised_words(&original.text).len() >= 200);
     let mut files = vec![original.path.clone()];
     files.extend(COPIES.iter().map(|(name, options)| copy(&original.path, stack.folder().join(name), options)));
 
@@ -36,16 +32,16 @@ fn every_format_has_the_same_text() {
     assert_eq!(heard.len(), files.len());
     let text = |index: usize| heard[index]["text"].as_str().expect("a text");
     let of_wav = text(0);
-    let errors = word_error_rate(&original.said, of_wav);
+    let errors = error_rate::words(&original.text, of_wav);
     println!("wav: {:.1} % from what was said", errors * 100.0);
     assert!(errors <= 0.15, "{of_wav}");
     let mut bad = Vec::new();
     for (index, (name, _)) in COPIES.iter().enumerate() {
-        let errors = word_error_rate(of_wav, text(index + 1));
+        let errors = error_rate::words(of_wav, text(index + 1));
         println!("{name}: {:.1} % from the wav's text", errors * 100.0);
         let duration = heard[index + 1]["duration"].as_f64().unwrap_or_default();
         // Encoders add a little silence.
-        if errors > 0.02 || (duration - wave::seconds(&original.samples())).abs() > 0.2 {
+        if errors > 0.02 || (duration - original.seconds).abs() > 0.2 {
             bad.push(format!("{name}: {errors:.3}, {duration} s: {}", text(index + 1)));
         }
     }

@@ -17,7 +17,7 @@ database = ProtoReflectionDescriptorDatabase(channel)
 pool = DescriptorPool(database)
 
 
-def message(name, **fields):
+def message(name, /, **fields):
     return GetMessageClass(pool.FindMessageTypeByName(f"warren.v1.{name}"))(**fields)
 
 

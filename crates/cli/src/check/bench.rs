@@ -161,7 +161,11 @@ impl Bench {
     pub(crate) async fn whole(&mut self, command: Command) -> Result<Tally, CliError> {
         let status = self.stream(command, |_| {}).await?;
         Ok(match status {
-            Some(status) => Tally::one(status.success()),
+            Some(status) if status.success() => Tally::one(true),
+            Some(status) => {
+                self.note(&format!("it ended with {status}"));
+                Tally::one(false)
+            }
             None => self.late(),
         })
     }

@@ -42,9 +42,10 @@ pub(crate) async fn run(data: Option<PathBuf>, arguments: &Demo) -> Result<(), C
     let outcome = phased(&place, &stopping, &mut phases).await;
     phases.show();
     let folder = place.data.display().to_string();
+    let interrupted = matches!(&outcome, Err(error) if error.exit_code() == CliError::Interrupted.exit_code());
     match &outcome {
-        Ok(()) if arguments.keep => eprintln!("kept: {folder}; start it again with: warren up --data '{folder}'"),
-        Ok(()) | Err(CliError::Interrupted) if !arguments.keep => place.remove(),
+        Ok(()) if arguments.keep => eprintln!("kept: {folder}; start it again with: warren --data '{folder}' up"),
+        _ if outcome.is_ok() || (interrupted && !arguments.keep) => place.remove(),
         _ => eprintln!("the logs are in {}", place.data.join("logs").display()),
     }
     if outcome.is_ok() {

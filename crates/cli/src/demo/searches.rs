@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn forms_of_a_word_are_that_word() {
-        assert_eq!(shared("the leaping fox", "A leap over foxes"), ["leaping"]);
+        assert_eq!(shared("the leaping fox", "A leap over foxes"), ["leaping", "fox"]);
         assert_eq!(shared("one day", "1 of the days"), ["1", "day"]);
         assert!(shared("what is it", "what it is").is_empty());
     }
