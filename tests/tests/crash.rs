@@ -26,7 +26,7 @@ fn a_job_outlives_every_service() {
     // Small tasks, so that the kills fall into different ones.
     let settings = "[coordinator.release]\ntask_audio_s = 30\n".to_owned();
     let stack = Stack::with(&Wishes { settings, ..Wishes::default() });
-    let rounds = if nightly() { 36 } else { 11 };
+    let rounds = if nightly() { 31 } else { 10 };
     let recording = recordings::long_english(&stack.folder().join("long.wav"), rounds);
     println!("{:.0} s of speech", recording.seconds);
     let file = recording.path.to_str().expect("a plain name");

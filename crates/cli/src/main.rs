@@ -118,6 +118,16 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Runs what blocks beside the wait for Ctrl-C; an interrupted process does not wait for it.
+async fn on_a_thread(work: impl FnOnce() -> Result<(), CliError> + Send + 'static) -> Result<(), CliError> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Nobody listens any more after an interrupt.
+        let _ = done.send(work());
+    });
+    outcome.await.unwrap_or(Err(CliError::Failed))
+}
+
 async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliError> {
     match command {
         Command::Demo(arguments) => demo::run(target.data, &arguments).await,
@@ -136,7 +146,7 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
         Command::Dlq(arguments) => dead_letters::run(&target.server()?, &arguments, json).await,
         Command::Queues => operations::queues(&target.server()?, json).await,
         Command::Workers => operations::workers(&target.server()?, json).await,
-        Command::Models(arguments) => models::run(&arguments, json),
+        Command::Models(arguments) => on_a_thread(move || models::run(&arguments, json)).await,
         Command::Doctor => doctor::run(&target.folder(), json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut std::io::stdout());

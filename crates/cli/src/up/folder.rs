@@ -48,7 +48,8 @@ impl Folder {
     /// The folder, which must exist.
     pub(super) fn open(data: &Path) -> Result<Self, UpError> {
         match data.canonicalize() {
-            Ok(root) => Ok(Self { root }),
+            Ok(root) if root.join("run").is_dir() => Ok(Self { root }),
+            Ok(_) => Err(UpError::NoStack(data.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UpError::NoStack(data.to_owned())),
             Err(error) => Err(UpError::io(format!("open {}", data.display()))(error)),
         }

@@ -20,6 +20,9 @@ pub(crate) struct Spans {
     /// Where the model stopped in the middle of things, in seconds: what follows is to be heard again from there.
     /// As the reference, only after a pair of times that is not the last thing said.
     pub(crate) resume: Option<f64>,
+    /// Where the model closed its last segment and fell silent before the end of the audio. The reference believes
+    /// that nothing more is said; after a change of speaker that is not so.
+    pub(crate) silent_from: Option<f64>,
 }
 
 /// Splits `said` at its times. `duration`: seconds of audio; nothing ends later, and what starts later is dropped.
@@ -46,7 +49,9 @@ pub(crate) fn spans(said: &[u32], vocabulary: &Vocabulary, duration: f64) -> Spa
         [.., before, last] => vocabulary.is_time(*last) && !vocabulary.is_time(*before),
         _ => false,
     };
-    if !closed_at_the_end {
+    if closed_at_the_end {
+        spans.silent_from = Some(start).filter(|time| *time < duration);
+    } else {
         spans.resume = pair.filter(|time| *time < duration);
     }
     if !words.is_empty() {
@@ -74,7 +79,7 @@ mod tests {
     fn pairs_of_times_part_segments() {
         let got = run(&[TIME, 1, 2, TIME + 50, TIME + 100, 3, TIME + 150], 20.0);
         assert_eq!(got.closed, [span(0.0, 1.0, &[1, 2]), span(2.0, 3.0, &[3])]);
-        assert_eq!((got.open, got.resume), (None, None));
+        assert_eq!((got.open, got.resume, got.silent_from), (None, None, Some(3.0)));
     }
 
     #[test]

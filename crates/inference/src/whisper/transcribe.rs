@@ -19,6 +19,13 @@ const AUDIBLE: f32 = 1e-4;
 /// Shortest rest of a window that is heard again, in seconds.
 const SHORTEST_REST: f64 = 1.0;
 
+/// Loudness of a rest in proportion to its piece, below which the model is believed.
+const QUIET: f32 = 0.05;
+
+/// The same for a rest that the model took for silence: in seconds, and in loudness.
+const LONG_REST: f64 = 2.5;
+const LOUD: f32 = 0.25;
+
 /// A window, or the rest of one after the point where the model stopped.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
@@ -319,7 +326,8 @@ impl Whisper {
         }
         attempt.cut_loop(&self.tokens.vocabulary);
         let mut spans = spans(&attempt.said, &self.tokens.vocabulary, piece.seconds());
-        let rest = spans.resume.and_then(|resume| rest(piece, resume));
+        let resumed = spans.resume.and_then(|resume| rest(piece, resume, SHORTEST_REST, QUIET));
+        let rest = resumed.or_else(|| spans.silent_from.and_then(|from| rest(piece, from, LONG_REST, LOUD)));
         if rest.is_none() {
             spans.closed.extend(spans.open.take());
         }
@@ -342,13 +350,14 @@ impl Whisper {
     }
 }
 
-/// What is left of `piece` from `resume` seconds on, if it is worth another look: not short, and not quiet.
-fn rest<'a>(piece: &Piece<'a>, resume: f64) -> Option<Piece<'a>> {
+/// What is left of `piece` from `resume` seconds on, if it is worth another look: at least `shortest` seconds, and no
+/// quieter than `quietest` times the whole.
+fn rest<'a>(piece: &Piece<'a>, resume: f64, shortest: f64, quietest: f32) -> Option<Piece<'a>> {
     let samples = &piece.samples[((resume * RATE as f64) as usize).min(piece.samples.len())..];
     let rest = Piece { window: piece.window, offset: piece.offset + resume, samples };
-    let long = resume >= SHORTEST_REST && rest.seconds() >= SHORTEST_REST;
+    let long = resume >= SHORTEST_REST && rest.seconds() >= shortest;
     // A quiet rest only makes the model invent things.
-    (long && loudest(samples) >= 0.05 * loudest(piece.samples)).then_some(rest)
+    (long && loudest(samples) >= quietest * loudest(piece.samples)).then_some(rest)
 }
 
 /// Root mean square of the loudest 50 ms.
@@ -367,11 +376,11 @@ mod tests {
         fn piece(samples: &[f32]) -> Piece<'_> {
             Piece { window: 3, offset: 2.0, samples }
         }
-        let found = rest(&piece(&samples), 4.0).unwrap();
+        let found = rest(&piece(&samples), 4.0, SHORTEST_REST, QUIET).unwrap();
         assert_eq!((found.window, found.offset, found.samples.len()), (3, 6.0, 6 * RATE));
-        assert!(rest(&piece(&samples), 0.5).is_none());
-        assert!(rest(&piece(&samples), 9.5).is_none());
+        assert!(rest(&piece(&samples), 0.5, SHORTEST_REST, QUIET).is_none());
+        assert!(rest(&piece(&samples), 9.5, SHORTEST_REST, QUIET).is_none());
         samples[4 * RATE..].fill(0.001);
-        assert!(rest(&piece(&samples), 4.0).is_none());
+        assert!(rest(&piece(&samples), 4.0, SHORTEST_REST, QUIET).is_none());
     }
 }
