@@ -200,7 +200,10 @@ impl Tasks {
     fn each(&self, wanted: impl Fn(&Running) -> bool, dropped: Dropped) {
         let all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for running in all.tasks.values().filter(|running| wanted(running)) {
-            tracing::info!(task.id = running.task, job.id = running.job, ?dropped, "work stops");
+            // Said again with every report until the pass in hand ends; told once.
+            if !running.dropped.is_cancelled() {
+                tracing::info!(task.id = running.task, job.id = running.job, ?dropped, "work stops");
+            }
             running.drop_as(dropped);
         }
     }

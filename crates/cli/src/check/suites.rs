@@ -191,7 +191,7 @@ impl Suite {
                 if !built.sound() {
                     return Ok(built);
                 }
-                let mut command = bench.cargo(&["test", "--package", "warren-tests", "--test", &self.name]);
+                let mut command = bench.cargo(&["test", "--workspace", "--test", &self.name]);
                 // Cases tell what they do while they run.
                 command.args(["--no-fail-fast", "--", "--nocapture"]);
                 if bench.nightly {

@@ -28,9 +28,9 @@ pub(crate) const MAX_ANSWER: usize = 64 << 20;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
     /// Folder of the local stack. Default: the one that `warren up` uses.
-    #[arg(long, global = true, value_name = "DIR", conflicts_with = "server")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// A server somewhere else, e.g. http://warren.example:7070.
+    /// Unless --data is given: a server somewhere else, e.g. http://warren.example:7070.
     #[arg(long, global = true, value_name = "URL", env = "WARREN_SERVER")]
     pub server: Option<String>,
     /// API key for it.
@@ -72,9 +72,9 @@ impl Target {
     /// # Errors
     /// When there is no local stack, or the address or key is no such thing.
     pub(crate) fn server(&self) -> Result<Server, CliError> {
-        let address = match &self.server {
-            Some(address) => address.clone(),
-            None => up::endpoints(&self.folder())?.grpc.url,
+        let address = match (&self.data, &self.server) {
+            (None, Some(address)) => address.clone(),
+            _ => up::endpoints(&self.folder())?.grpc.url,
         };
         let endpoint = Endpoint::from_shared(address.clone())
             .map_err(|error| CliError::Usage(format!("--server {address}: {error}; write it as http://HOST:PORT")))?

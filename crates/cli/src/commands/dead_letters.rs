@@ -22,7 +22,7 @@ pub(crate) struct DeadLetters {
 enum Verb {
     /// List them, newest first, with their causes.
     List {
-        /// Only of this class, e.g. malformed or WorkerLost.
+        /// Only of this class, e.g. Malformed or WorkerLost.
         #[arg(long, default_value = "", hide_default_value = true)]
         class: String,
         /// Only of this job.
