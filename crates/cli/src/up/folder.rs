@@ -48,11 +48,15 @@ impl Folder {
     /// The folder, which must exist.
     pub(super) fn open(data: &Path) -> Result<Self, UpError> {
         match data.canonicalize() {
-            Ok(root) if root.join("run").is_dir() => Ok(Self { root }),
-            Ok(_) => Err(UpError::NoStack(data.to_owned())),
+            Ok(root) => Ok(Self { root }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UpError::NoStack(data.to_owned())),
             Err(error) => Err(UpError::io(format!("open {}", data.display()))(error)),
         }
+    }
+
+    /// True when a stack was ever started here.
+    pub(super) fn has_stack(&self) -> bool {
+        self.root.join("run").is_dir()
     }
 
     pub(super) fn root(&self) -> &Path {
