@@ -25,6 +25,20 @@ pub enum Health {
     },
 }
 
+impl Health {
+    /// Whether messages can be published and consumed, or why not; for readiness.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn usable(&self) -> Result<(), String> {
+        match self {
+            Self::Ready => Ok(()),
+            Self::Blocked { reason } => Err(format!("blocked: {reason}")),
+            Self::Connecting { error } => Err(error.clone().unwrap_or_else(|| "connecting".to_owned())),
+        }
+    }
+}
+
 /// Supervised connections to RabbitMQ. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
 pub struct Broker {

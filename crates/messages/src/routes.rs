@@ -19,7 +19,7 @@ pub const DEAD_QUEUE: &str = "warren.dead";
 /// A copy of each dead letter, drained into the index by the coordinator.
 pub const DEAD_INDEX_QUEUE: &str = "warren.dead.index";
 /// Seconds that each rung of the retry ladder holds a message.
-pub const RETRY_RUNGS: [u32; 8] = [5, 10, 20, 40, 80, 160, 320, 600];
+pub const RETRY_RUNGS: [u32; 8] = warren_jobs::retry::RUNGS;
 
 /// Name of the exchange and of the queue of one rung, e.g. `warren.retry.005s`.
 pub fn retry_rung(seconds: u32) -> String {

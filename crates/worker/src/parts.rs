@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use warren_blob::Blobs;
-use warren_broker::{Broker, Health};
+use warren_broker::Broker;
 use warren_host::{Host, Part};
 use warren_leases::{Connection, Leases};
 
@@ -29,11 +29,7 @@ pub async fn watch_parts<M: Loadable>(host: &Host, broker: &Broker, blobs: &Blob
 async fn watch_broker(broker: &Broker, part: &Part) {
     let mut health = broker.health();
     loop {
-        match &*health.borrow_and_update() {
-            Health::Ready => part.ready(),
-            Health::Blocked { reason } => part.down(format!("blocked: {reason}")),
-            Health::Connecting { error } => part.down(error.clone().unwrap_or_else(|| "connecting".to_owned())),
-        }
+        part.set(health.borrow_and_update().usable());
         if health.changed().await.is_err() {
             return;
         }

@@ -79,11 +79,11 @@ impl Devices {
     ) -> Result<Self, StoreError> {
         let timing = LeaseTiming::default();
         let mut table = LeaseTable::new(timing.clone());
-        for device in settings {
-            table.set_device(spec(device));
+        let known: Vec<_> = settings.iter().map(spec).collect();
+        for device in &known {
+            table.set_device(device.clone());
         }
         let leases = store.read().leases().await?.iter().map(|row| from_row(row, &timing)).collect::<Vec<_>>();
-        let known: Vec<_> = settings.iter().map(spec).collect();
         let tx = store.begin_as_leader(term).await?;
         for device in &known {
             let memory = device.budget_bytes() as i64;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
 use warren_fault::{Code, Fault};
-use warren_jobs::{JobKind, TaskKind, TaskState, state};
+use warren_jobs::{JobKind, TaskKind, TaskState, plan::SAMPLE_RATE, state};
 use warren_messages::{
     ids::{JobId, TaskId},
     to_millis,
@@ -159,7 +159,7 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
         Some(Report::PreparedPart(part)) => prepared_part(parts, tx, job, part).await,
         Some(Report::PreparedAll(all)) => {
             let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
-            let seconds = all.samples.max(0) as f64 / 16_000.0;
+            let seconds = all.samples.max(0) as f64 / SAMPLE_RATE as f64;
             tx.set_duration(item.job, seconds).await?;
             let wants_index = rows.jobs.get(&item.job).is_some_and(|job| {
                 job.kind == JobKind::Transcribe && planner::transcribe_spec(job).is_ok_and(|spec| spec.index)

@@ -6,7 +6,6 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
-use warren_broker::Health;
 use warren_clock::{Clock, Reconnect};
 use warren_host::{Host, Part};
 use warren_messages::wire::leases_server::LeasesServer;
@@ -50,13 +49,7 @@ pub(crate) async fn watch_parts(host: &Host, parts: &Parts) {
     let broker = async {
         let mut health = parts.broker.health();
         loop {
-            match &*health.borrow_and_update() {
-                Health::Ready => rabbitmq.ready(),
-                Health::Blocked { reason } => rabbitmq.down(format!("blocked: {reason}")),
-                Health::Connecting { error } => {
-                    rabbitmq.down(error.clone().unwrap_or_else(|| "connecting".to_owned()));
-                }
-            }
+            rabbitmq.set(health.borrow_and_update().usable());
             if health.changed().await.is_err() {
                 return;
             }

@@ -10,7 +10,6 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
-use warren_broker::Health;
 use warren_clock::{Clock, Reconnect};
 use warren_host::{Host, Part, Readiness};
 use warren_messages::DESCRIPTORS;
@@ -78,13 +77,7 @@ pub(crate) async fn watch_parts(watched: &Watched, parts: &Parts, done: &Cancell
     let broker = async {
         let mut health = parts.broker.health();
         loop {
-            match &*health.borrow_and_update() {
-                Health::Ready => rabbitmq.ready(),
-                Health::Blocked { reason } => rabbitmq.down(format!("blocked: {reason}")),
-                Health::Connecting { error } => {
-                    rabbitmq.down(error.clone().unwrap_or_else(|| "connecting".to_owned()));
-                }
-            }
+            rabbitmq.set(health.borrow_and_update().usable());
             if health.changed().await.is_err() {
                 return;
             }
