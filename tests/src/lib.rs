@@ -6,6 +6,7 @@
 pub mod cases;
 pub mod command;
 pub mod management;
+pub mod memory;
 pub mod processes;
 pub mod recordings;
 pub mod stack;

@@ -19,6 +19,7 @@ use warren_local::process::Identity;
 use crate::{
     command::{Output, Running},
     management::Management,
+    memory::Peaks,
     processes,
     wait::until,
 };
@@ -180,6 +181,19 @@ impl Stack {
         Management::new(&self.endpoints()["management"])
     }
 
+    /// Takes in what its processes had in memory so far.
+    pub fn measure(&self, peaks: &mut Peaks) {
+        let names = self.ps().into_iter().filter_map(|service| Some((service.pid?, service.name))).collect();
+        peaks.look(&self.processes(), &names);
+    }
+
+    /// The supervisor and everything below it; none when it does not run.
+    fn processes(&self) -> Vec<Identity> {
+        let supervisor = fs::read_to_string(self.data.join("run/supervisor.json")).unwrap_or_default();
+        let supervisor = serde_json::from_str::<Value>(&supervisor).ok().and_then(|who| who["pid"].as_u64());
+        supervisor.map(|pid| processes::family(pid as u32)).unwrap_or_default()
+    }
+
     /// Dead letters, newest first.
     pub fn dead_letters(&self) -> Vec<Value> {
         self.warren(&["dlq", "list", "--json"]).ok().json_lines()
@@ -209,9 +223,7 @@ impl Stack {
 
     fn stop_now(&mut self) {
         self.stopped = true;
-        let supervisor = fs::read_to_string(self.data.join("run/supervisor.json")).unwrap_or_default();
-        let supervisor = serde_json::from_str::<Value>(&supervisor).ok().and_then(|who| who["pid"].as_u64());
-        let family = supervisor.map(|pid| processes::family(pid as u32)).unwrap_or_default();
+        let family = self.processes();
         let down = self.warren(&["down"]);
         let mut left: Vec<_> = family.into_iter().filter(|process| process.alive()).collect();
         left.extend(processes::that_mention(&self.folder).into_iter().filter(|found| found.pid != self.janitor.id()));

@@ -56,6 +56,19 @@ pub fn write_silence(path: &Path, bytes: u32) -> io::Result<()> {
     file.set_len(44 + u64::from(bytes))
 }
 
+/// Writes the same samples again and again, `times` in all, as one wav file.
+///
+/// # Errors
+/// When the file cannot be written, or would be longer than the header can tell.
+pub fn write_repeated(path: &Path, samples: &[i16], times: u32) -> io::Result<()> {
+    let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let length = u32::try_from(bytes.len()).ok().and_then(|once| once.checked_mul(times));
+    let length = length.ok_or_else(|| io::Error::other("more than 4 GB"))?;
+    let mut file = File::create(path)?;
+    file.write_all(&header(RATE, 1, length))?;
+    (0..times).try_for_each(|_| file.write_all(&bytes))
+}
+
 /// Any recording as samples.
 ///
 /// # Panics
@@ -100,5 +113,7 @@ mod tests {
         assert_eq!(samples, [1, 2, 3, 0, -4, 5]);
         write(&path, &samples);
         assert_eq!(read(&path), samples);
+        write_repeated(&path, &samples, 3).unwrap();
+        assert_eq!(read(&path), samples.repeat(3));
     }
 }

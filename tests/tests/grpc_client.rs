@@ -17,7 +17,7 @@ fn a_client_by_reflection_can_do_it_all() {
     let address = endpoints["grpc"]["url"].as_str().expect("a text").trim_start_matches("http://");
     let mut python = Command::new("python3");
     python
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/grpc_client.py"))
+        .args(["-c", include_str!("grpc_client.py")])
         .args([address.as_ref(), voice.path.as_os_str(), "tiny.en".as_ref()])
         .env("PYTHONPATH", packages())
         .env("no_proxy", "127.0.0.1");

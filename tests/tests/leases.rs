@@ -39,7 +39,7 @@ fn no_two_workers_use_a_device_at_once() {
         settings: settings(records.path()),
     });
     let mut load = Load::new(&stack);
-    let (rounds, span) = if nightly() { (5, Duration::from_secs(100)) } else { (1, Duration::from_secs(12)) };
+    let (rounds, span) = if nightly() { (5, Duration::from_secs(36)) } else { (1, Duration::from_secs(12)) };
     let (mut leaders_killed, mut stopped) = (0, BTreeMap::<String, u64>::new());
     for _ in 0..rounds {
         load.for_a_while(span);

@@ -21,6 +21,7 @@ use super::{
     capabilities::Capabilities,
     leftovers,
     live::{Live, clock},
+    programs::Program,
     suites::Suite,
     tally::{Outcomes, Tally},
     tools::Tools,
@@ -46,6 +47,8 @@ pub(crate) struct Bench {
     pub complete: bool,
     /// True when suites take their full sizes.
     pub nightly: bool,
+    /// The test programs, once they are built.
+    pub programs: Option<Vec<Program>>,
     /// What the capability suite found.
     pub capabilities: Option<Capabilities>,
     live: Live,
@@ -63,6 +66,7 @@ impl Bench {
             ran: BTreeMap::new(),
             complete,
             nightly,
+            programs: None,
             capabilities: None,
             live: Live::new(),
             log: None,
@@ -159,7 +163,12 @@ impl Bench {
 
     /// Runs a command that passes or fails as a whole.
     pub(crate) async fn whole(&mut self, command: Command) -> Result<Tally, CliError> {
-        let status = self.stream(command, |_| {}).await?;
+        self.whole_with(command, |_| {}).await
+    }
+
+    /// The same, with each line of output.
+    pub(crate) async fn whole_with(&mut self, command: Command, each: impl FnMut(&str)) -> Result<Tally, CliError> {
+        let status = self.stream(command, each).await?;
         Ok(match status {
             Some(status) if status.success() => Tally::one(true),
             Some(status) => {
@@ -172,18 +181,19 @@ impl Bench {
 
     /// Runs a command that prints the results of tests.
     pub(crate) async fn tests(&mut self, command: Command) -> Result<Tally, CliError> {
-        let (mut tally, mut ran, mut outcomes) = (Tally::default(), BTreeMap::new(), Outcomes::default());
+        let (mut tally, mut ran, mut outcomes) = (Tally::default(), Vec::new(), Outcomes::default());
         let status = self
             .stream(command, |line| {
                 tally.read(line);
                 ran.extend(outcomes.read(line));
             })
             .await?;
+        let failed = ran.iter().filter(|(_, passed)| !passed);
+        tally.trouble.extend(failed.map(|(name, _)| format!("failed: {name}")));
         self.ran.extend(ran);
         match status {
             None => tally.add(&self.late()),
             Some(status) if !status.success() && tally.failed == 0 => tally.fail(format!("it ended with {status}")),
-            Some(_) if tally.run == 0 => tally.fail("no test ran".to_owned()),
             Some(_) => {}
         }
         Ok(tally)
@@ -222,6 +232,10 @@ impl Bench {
                         let line = String::from_utf8_lossy(&line);
                         let line = line.trim_end();
                         each(line);
+                        // What cargo says to programs is not for people.
+                        if line.starts_with(r#"{"reason":"#) {
+                            continue;
+                        }
                         self.note(line);
                         if !line.trim().is_empty() {
                             last = line.trim().to_owned();

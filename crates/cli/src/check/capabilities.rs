@@ -40,7 +40,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Tally, CliError> {
     let path = bench.workspace.root.join(FILE);
     let text = fs::read_to_string(&path).map_err(CliError::file(format!("read {}", path.display())))?;
     let (rows, mistakes) = parse(&text);
-    let mut tally = Tally { run: u32::try_from(rows.len()).unwrap_or(u32::MAX), ..Tally::default() };
+    let mut tally = Tally::default();
     for mistake in mistakes {
         tally.fail(mistake);
     }
@@ -50,6 +50,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Tally, CliError> {
             None => counts.missing += 1,
             Some((file, test)) => {
                 counts.done += 1;
+                tally.run += 1;
                 let ran = bench.ran.get(test).copied();
                 if !exists(&bench.workspace.root, file, test) {
                     tally.fail(format!("{}: there is no test {test} in {file}", row.id));
@@ -121,7 +122,9 @@ mod tests {
 
     #[test]
     fn the_file_of_this_repository_is_sound() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        // Asked for when it runs: the checkout that this was built in may be another.
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo, or whoever runs this, names the package");
+        let root = Path::new(&package).join("../..");
         let (rows, mistakes) = parse(&fs::read_to_string(root.join(FILE)).expect("the file"));
         assert_eq!(mistakes, [""; 0]);
         assert_eq!(rows.len(), 99);

@@ -4,6 +4,7 @@ mod bench;
 mod capabilities;
 mod leftovers;
 mod live;
+mod programs;
 mod suites;
 mod tally;
 mod tools;

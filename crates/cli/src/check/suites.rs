@@ -7,6 +7,7 @@ use warren_models::{Cache, Catalogue, ModelsSettings, Status};
 use super::{
     bench::Bench,
     capabilities,
+    programs::{self, Program},
     tally::Tally,
     tools::{provide_deny, provide_python},
     workspace::Workspace,
@@ -15,6 +16,9 @@ use crate::error::CliError;
 
 /// Models that tests use.
 const MODELS: [&str; 3] = ["tiny.en", "base", "all-MiniLM-L6-v2"];
+
+/// Takes long, and changes seldom.
+const INFERENCE: &str = "warren-inference";
 
 /// When a suite runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,7 @@ enum Kind {
     CudaTypes,
     Unit,
     Contract,
+    Inference,
     EndToEnd,
     Capabilities,
 }
@@ -86,13 +91,8 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Suite>, CliError> {
         suite("fmt", Kind::Fmt, When::Quick, 0, "sources are formatted"),
         suite("proto", Kind::Proto, When::Always, 0, "proto/ follows the rules of buf.yaml"),
         suite("unit", Kind::Unit, When::Quick, 1, "rules, beside the code"),
-        suite(
-            "contract",
-            Kind::Contract,
-            When::Quick,
-            2,
-            "each crate on real parts: RabbitMQ, PostgreSQL, S3, weights",
-        ),
+        suite("contract", Kind::Contract, When::Quick, 2, "each crate on real parts: RabbitMQ, PostgreSQL, S3, files"),
+        suite("inference", Kind::Inference, When::Always, 1, "models: the same text and vectors as the reference"),
         suite("clippy", Kind::Clippy, When::Always, 2, "no lint warns"),
         suite("docs", Kind::Docs, When::Always, 2, "documentation builds without warnings, its examples compile"),
         suite("deny", Kind::Deny, When::Always, 0, "dependencies: licences, sources, and who may use what"),
@@ -127,7 +127,7 @@ pub(crate) fn downloads(chosen: &[Suite], bench: &Bench) -> Vec<String> {
     if any(|kind| matches!(kind, Kind::Deny)) {
         downloads.extend(bench.tools.deny_download());
     }
-    if any(|kind| matches!(kind, Kind::Contract | Kind::EndToEnd)) {
+    if any(|kind| matches!(kind, Kind::Contract | Kind::Inference | Kind::EndToEnd)) {
         let mut settings = ModelsSettings::default();
         if let Some(cache) = std::env::var_os("WARREN_MODELS__CACHE") {
             settings.cache = cache.into();
@@ -180,24 +180,22 @@ impl Suite {
             Kind::Proto => proto(bench).await,
             Kind::Deploy => deploy(bench).await,
             Kind::CudaTypes => cuda_types(bench).await,
-            Kind::Unit => bench.tests(bench.cargo(&["test", "--workspace", "--lib", "--bins", "--no-fail-fast"])).await,
+            Kind::Unit => programs::run(bench, |program| program.unit, &[]).await,
             Kind::Contract => {
-                let arguments = ["test", "--workspace", "--exclude", "warren-tests", "--test", "*", "--no-fail-fast"];
-                bench.tests(bench.cargo(&arguments)).await
+                let contract =
+                    |program: &Program| !program.unit && !program.end_to_end() && program.package != INFERENCE;
+                programs::run(bench, contract, &[]).await
             }
+            Kind::Inference => programs::run(bench, |program| !program.unit && program.package == INFERENCE, &[]).await,
             Kind::EndToEnd => {
                 // The stack's own binaries, which no test target depends on.
                 let built = bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await?;
                 if !built.sound() {
                     return Ok(built);
                 }
-                let mut command = bench.cargo(&["test", "--workspace", "--test", &self.name]);
+                let this = |program: &Program| program.end_to_end() && program.name == self.name;
                 // Cases tell what they do while they run.
-                command.args(["--no-fail-fast", "--", "--nocapture"]);
-                if bench.nightly {
-                    command.env("WARREN_TEST_NIGHTLY", "1");
-                }
-                bench.tests(command).await
+                programs::run(bench, this, &["--nocapture"]).await
             }
             Kind::Capabilities => capabilities::run(bench),
         }

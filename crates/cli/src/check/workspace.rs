@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::CliError;
 
 /// The package of end-to-end suites.
-const TESTS: &str = "warren-tests";
+pub(crate) const TESTS: &str = "warren-tests";
 
 /// A checkout of this repository.
 #[derive(Clone, Debug)]

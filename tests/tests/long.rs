@@ -1,0 +1,197 @@
+//! Recordings of an hour and more: memory does not grow with them, progress is seen, and short ones do not wait behind
+//! them.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use warren_tests::{
+    command::Running,
+    memory::Peaks,
+    recordings,
+    stack::Stack,
+    wait::{during, until},
+    wave,
+};
+
+const MODEL: &str = "tiny.en";
+/// The longest that a recording of 63 minutes may take on two cores.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// Rounds of joined clips: 63 minutes.
+const ROUNDS: usize = 183;
+/// Seconds of sound in a task: the coordinator's default.
+const CHUNK_S: f64 = 60.0;
+const CLIPS: usize = 10;
+const GIB: u64 = 1 << 30;
+/// Between two looks at progress and memory.
+const LOOK: Duration = Duration::from_millis(400);
+/// Longest time in which progress must move.
+const STILL: Duration = Duration::from_secs(5);
+/// By what share a long recording may be done later when short ones come in between.
+const LATER: f64 = 0.15;
+/// By how much peaks may differ between an hour and an hour of ten.
+const SAME: f64 = 0.10;
+
+#[test]
+fn an_hour_of_speech() {
+    let stack = Stack::start();
+    let long = recordings::different_english(&stack.folder().join("an hour.wav"), ROUNDS);
+    println!("{:.1} minutes of speech", long.seconds / 60.0);
+    assert!(long.seconds >= 63.0 * 60.0);
+    let clips = clips(stack.folder());
+    let own_work = clips.iter().map(|clip| transcribe(&stack, clip).wait(LIMIT).ok().took).max().expect("ten clips");
+    println!("a clip of 5 s alone: at most {:.1} s", own_work.as_secs_f64());
+
+    // Alone.
+    let mut peaks = Peaks::default();
+    let alone = follow(&stack, &long.path, &mut peaks, |_| {});
+    assert!(alone.longest_still <= STILL, "progress stood for {:.1} s", alone.longest_still.as_secs_f64());
+    let allowed = GIB + model_bytes(&stack);
+    for (name, bytes) in peaks.iter() {
+        println!("{name}: at most {} MB", bytes / 1_000_000);
+    }
+    for (name, bytes) in peaks.iter() {
+        assert!(bytes < allowed, "{name} had {bytes} bytes in memory, more than {allowed}");
+    }
+
+    // With short ones at random moments.
+    let moments = moments(alone.took);
+    let mut waiting: Vec<_> = moments.iter().copied().zip(&clips).rev().collect();
+    let (mut running, mut done) = (Vec::<(Duration, Running)>::new(), Vec::new());
+    let shared = follow(&stack, &long.path, &mut Peaks::default(), |so_far| {
+        while let Some((moment, clip)) = waiting.pop_if(|(moment, _)| *moment <= so_far) {
+            running.push((moment, transcribe(&stack, clip)));
+        }
+        while let Some(over) = running.iter_mut().position(|(_, clip)| !clip.runs()) {
+            let (moment, clip) = running.swap_remove(over);
+            let took = clip.wait(LIMIT).ok().took;
+            println!("clip at {:.0} s: {:.1} s", moment.as_secs_f64(), took.as_secs_f64());
+            done.push(took);
+        }
+    });
+    assert_eq!(done.len(), CLIPS, "the others had no chance to disturb");
+    let chunk = alone.took.div_f64(long.seconds / CHUNK_S);
+    let bound = 2 * chunk + own_work;
+    println!("a chunk of {CHUNK_S} s: {:.1} s; bound for a clip: {:.1} s", chunk.as_secs_f64(), bound.as_secs_f64());
+    assert!(done.iter().all(|took| *took <= bound), "a clip took longer");
+    let later = shared.took.as_secs_f64() / alone.took.as_secs_f64() - 1.0;
+    println!("with the clips {:.1} % later", later * 100.0);
+    assert!(later <= LATER, "{:.1} % later than alone", later * 100.0);
+    stack.stop();
+
+    // The first hour of ten, on a stack as new as the first one was.
+    let ten = first_hour_of_ten(&long.path);
+    for (name, bytes) in peaks.iter() {
+        let then = ten.of(name).unwrap_or_else(|| panic!("{name} is missing"));
+        println!("{name}: {} MB in an hour, {} MB in the first of ten", bytes / 1_000_000, then / 1_000_000);
+    }
+    for (name, bytes) in peaks.iter() {
+        let then = ten.of(name).unwrap_or_default();
+        assert!(then as f64 <= bytes as f64 * (1.0 + SAME), "{name} takes more memory for a longer recording");
+    }
+}
+
+/// How the transcription of a long recording went.
+struct Followed {
+    took: Duration,
+    /// Longest time in which progress did not move.
+    longest_still: Duration,
+}
+
+/// Has it transcribed, and calls `meanwhile` with the time so far until it is done.
+fn follow(stack: &Stack, recording: &Path, peaks: &mut Peaks, mut meanwhile: impl FnMut(Duration)) -> Followed {
+    let before = stack.jobs().len();
+    let start = Instant::now();
+    let mut client = transcribe(stack, recording);
+    let (mut moved, mut done, mut longest_still) = (None::<Instant>, 0.0, Duration::ZERO);
+    while client.runs() {
+        meanwhile(start.elapsed());
+        stack.measure(peaks);
+        let jobs = stack.jobs();
+        // Newest first, so the oldest of the new ones is ours.
+        if let Some(job) = jobs.len().checked_sub(before + 1).and_then(|ours| jobs.get(ours)) {
+            let now = job["progress_done"].as_f64().unwrap_or_default();
+            let since = *moved.get_or_insert_with(Instant::now);
+            longest_still = longest_still.max(since.elapsed());
+            if now > done {
+                (moved, done) = (Some(Instant::now()), now);
+            }
+        }
+        during(LOOK, || None::<()>);
+    }
+    let heard = client.wait(LIMIT).ok().json();
+    let took = start.elapsed();
+    assert_eq!(heard["state"], "succeeded");
+    let segments = heard["segments"].as_array().map_or(0, Vec::len);
+    println!(
+        "{segments} segments in {:.0} s; progress stood for {:.1} s at most",
+        took.as_secs_f64(),
+        longest_still.as_secs_f64()
+    );
+    Followed { took, longest_still }
+}
+
+/// Peaks while the first 63 minutes of ten hours are worked on.
+fn first_hour_of_ten(hour: &Path) -> Peaks {
+    let stack = Stack::start();
+    let path = stack.folder().join("ten hours.wav");
+    let samples = wave::read(hour);
+    let times = (10.0 * 3600.0 / wave::seconds(&samples)).ceil() as u32;
+    wave::write_repeated(&path, &samples, times).expect("room for 1.2 GB");
+    let mut peaks = Peaks::default();
+    let client = transcribe(&stack, &path);
+    until("an hour of ten", LIMIT, || {
+        stack.measure(&mut peaks);
+        let jobs = stack.jobs();
+        jobs.first().filter(|job| job["progress_done"].as_f64() >= Some(wave::seconds(&samples))).map(|_| ())
+    });
+    let job = stack.jobs()[0]["id"].as_str().unwrap_or_default().to_owned();
+    stack.warren(&["cancel", &job]).ok();
+    client.wait(LIMIT).expect_code(1);
+    stack.stop();
+    peaks
+}
+
+fn transcribe(stack: &Stack, recording: &Path) -> Running {
+    stack.begin(&["transcribe", "--json", "--model", MODEL, recording.to_str().expect("a plain name")])
+}
+
+/// Stretches of 5 s of one human voice, no two the same.
+fn clips(folder: &Path) -> Vec<PathBuf> {
+    let voice = wave::read(&recordings::inaugural().path);
+    let rate = wave::RATE as usize;
+    let clip = |number: usize| {
+        let path = folder.join(format!("clip {number}.wav"));
+        let start = number * (voice.len() - 5 * rate) / CLIPS;
+        wave::write(&path, &voice[start..start + 5 * rate]);
+        path
+    };
+    (0..CLIPS).map(clip).collect()
+}
+
+/// When the clips come, in order, spread by chance over the first nine tenths of `span`.
+fn moments(span: Duration) -> Vec<Duration> {
+    let given = std::env::var("WARREN_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("clips by WARREN_TEST_SEED={seed}");
+    let mut state = seed | 1;
+    let mut chance = || {
+        // xorshift64 (Marsaglia 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as f64 / u64::MAX as f64
+    };
+    let mut moments: Vec<_> = (0..CLIPS).map(|_| span.mul_f64(0.9 * chance())).collect();
+    moments.sort();
+    moments
+}
+
+/// What the files of the model in use take.
+fn model_bytes(stack: &Stack) -> u64 {
+    let listed = stack.warren(&["models", "list", "--json"]).ok();
+    let model = listed.json_lines().into_iter().find(|model| model["name"] == MODEL);
+    model.and_then(|model| model["disk_bytes"].as_u64()).expect("the catalogue knows it")
+}
