@@ -21,15 +21,11 @@ fn mask(value: &mut Value) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
-                if SECRET_WORDS.iter().any(|word| key.contains(word)) { hide(value) } else { mask(value) }
+                if is_secret(key) { hide(value) } else { mask(value) }
             }
         }
         Value::Array(values) => values.iter_mut().for_each(mask),
-        Value::String(text) => {
-            if let Some(masked) = without_password(text) {
-                *text = masked;
-            }
-        }
+        Value::String(text) => *text = without_passwords(text),
         _ => {}
     }
 }
@@ -43,13 +39,27 @@ fn hide(value: &mut Value) {
     }
 }
 
-/// `scheme://user:password@rest` with the password masked; `None` when there is none.
-fn without_password(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let (login, host) = authority.rsplit_once('@')?;
-    let (user, _) = login.split_once(':')?;
-    Some(format!("{scheme}://{user}:{MASK}@{host}{}", &rest[authority.len()..]))
+fn is_secret(name: &str) -> bool {
+    SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word))
+}
+
+/// `scheme://user:password@host?password=…` with the passwords masked. A password may hold any character, so it ends
+/// at the last `@`, and a parameter at the next `&`: where a path looks like either, more is hidden than need be, never
+/// less.
+fn without_passwords(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let hidden = |pair: &str| match pair.match_indices('=').find(|(at, _)| is_secret(&pair[..*at])) {
+        Some((at, _)) => format!("{}={MASK}", &pair[..at]),
+        None => pair.to_owned(),
+    };
+    let shown = rest.split('&').map(hidden).collect::<Vec<_>>().join("&");
+    match rest.split_once('@').and_then(|(login, _)| login.split_once(':')) {
+        Some((user, _)) if !user.contains('/') => {
+            let host = shown.rfind('@').map_or("", |at| &shown[at..]);
+            format!("{scheme}://{user}:{MASK}{host}")
+        }
+        _ => format!("{scheme}://{shown}"),
+    }
 }
 
 #[cfg(test)]
@@ -58,12 +68,21 @@ mod tests {
 
     #[test]
     fn passwords_in_urls_are_masked() {
-        assert_eq!(
-            without_password("amqp://warren:s3:cr@t@127.0.0.1:5672/vhost").as_deref(),
-            Some("amqp://warren:***@127.0.0.1:5672/vhost")
-        );
-        assert_eq!(without_password("sqlite:///tmp/a@b:c"), None);
-        assert_eq!(without_password("http://127.0.0.1:9000"), None);
+        for (url, shown) in [
+            ("amqp://warren:s3:cr@t@127.0.0.1:5672/vhost", "amqp://warren:***@127.0.0.1:5672/vhost"),
+            ("amqp://warren:s3/cr?t#@127.0.0.1:5672/vhost", "amqp://warren:***@127.0.0.1:5672/vhost"),
+            ("postgres://h/d?user=u&password=hush&sslmode=on", "postgres://h/d?user=u&password=***&sslmode=on"),
+            ("postgres://u:a@h/d?sslpassword=hu@sh", "postgres://u:***@h/d?sslpassword=***"),
+            ("postgres://h/d?password=hu@sh=h?x", "postgres://h/d?password=***"),
+            ("postgres://h:5432/d?password=hu@sh", "postgres://h:***"),
+            ("amqp://u:my=secret=pw@h/v", "amqp://u:***"),
+            ("sqlite:///tmp/a@b:c", "sqlite:///tmp/a@b:c"),
+            ("sqlite:///tmp/x:y@z", "sqlite:///tmp/x:y@z"),
+            ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+            ("warren.sqlite", "warren.sqlite"),
+        ] {
+            assert_eq!(without_passwords(url), shown);
+        }
     }
 
     #[test]

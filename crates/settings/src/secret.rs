@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// Wraps a password or key. `Debug` and `Display` show `***`; only [`Secret::expose`] gives the value.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Secret<T>(T);
 
@@ -18,6 +18,16 @@ impl<T> Secret<T> {
     /// The value itself. Never pass it to a log or an error.
     pub fn expose(&self) -> &T {
         &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Secret<T> {
+    /// The error says nothing about the value: serde's own would quote it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = T::deserialize(deserializer);
+        value
+            .map(Self)
+            .map_err(|_| D::Error::custom("has a wrong type (it is a secret and not shown); text needs quotes"))
     }
 }
 
