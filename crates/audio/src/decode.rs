@@ -21,6 +21,9 @@ pub const BLOCK: usize = SAMPLE_RATE as usize;
 /// Samples beyond this are the fault of the file; what is stored is clipped to 1 anyway.
 const LOUDEST: f32 = 4.0;
 
+/// Decoders disagree about the last packet of a recording, so less than this is no sound that the other one missed.
+const NOTHING_MORE_S: f64 = 1.0;
+
 /// What a recording turned out to be. Displays like `mp3, 44100 Hz, 2 channels`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
@@ -58,6 +61,8 @@ impl fmt::Display for Format {
 pub(crate) struct Chunk {
     pub(crate) rate: u32,
     pub(crate) channels: u32,
+    /// It stands for a packet that could not be decoded.
+    pub(crate) damaged: bool,
 }
 
 /// Why one decoder gives up; another may still succeed.
@@ -93,7 +98,9 @@ pub(crate) fn mix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
 /// A recording being decoded: blocks of 16 kHz mono samples, in order, in bounded memory.
 ///
 /// Several decoders are tried in turn. Our own read the common formats; what they cannot read, or stumble over midway,
-/// goes to an ffmpeg child. Damage in the middle costs the damaged packets only, and damage at the end what follows.
+/// goes to an ffmpeg child. Damage in the middle costs the damaged packets only, and damage at the end what follows;
+/// [`Decoder::damaged_at`] says that there was some. Without an ffmpeg that runs, nobody can say whether a recording
+/// ends where our decoder stumbled, so that is an error.
 ///
 /// To stop early, drop it between blocks, or let the source's `read` fail.
 pub struct Decoder {
@@ -113,6 +120,9 @@ pub struct Decoder {
     /// Samples of all channels that came out of the codec so far.
     unpacked: u64,
     delivered: u64,
+    /// Where our own decoder stumbled and ffmpeg took over, in seconds.
+    stumbled_at: Option<f64>,
+    damaged_at: Option<f64>,
 }
 
 impl Decoder {
@@ -183,6 +193,8 @@ impl Decoder {
             made: 0,
             unpacked: 0,
             delivered: 0,
+            stumbled_at: None,
+            damaged_at: None,
         };
         while decoder.ready.is_empty() && !decoder.ended {
             decoder.step()?;
@@ -198,7 +210,8 @@ impl Decoder {
     /// The next block of at most [`BLOCK`] samples, never an empty one; `None` at the end.
     ///
     /// # Errors
-    /// [`AudioError::Read`] when the source fails, and the limits. Damage is no error once a block was delivered.
+    /// [`AudioError::Read`] when the source fails, the limits, and an ffmpeg that is needed and does not run. Damage is
+    /// no error once a block was delivered.
     pub fn next_block(&mut self) -> Result<Option<Vec<f32>>, AudioError> {
         while self.ready.len() < BLOCK && !self.ended {
             if let Err(stop) = self.step() {
@@ -229,6 +242,20 @@ impl Decoder {
         self.delivered
     }
 
+    /// Seconds into the recording of the first damage so far. From there on something is missing: single packets, or
+    /// all that follows.
+    pub fn damaged_at(&self) -> Option<f64> {
+        self.damaged_at
+    }
+
+    fn damaged(&mut self, seconds: f64) {
+        self.damaged_at.get_or_insert(seconds);
+    }
+
+    fn made_seconds(&self) -> f64 {
+        self.made as f64 / f64::from(SAMPLE_RATE)
+    }
+
     /// One round of decoding, resampling and checking of limits.
     fn step(&mut self) -> Result<(), Stop> {
         self.mono.clear();
@@ -240,10 +267,17 @@ impl Decoder {
         let before = self.ready.len();
         match chunk? {
             Some(chunk) => {
+                if chunk.damaged {
+                    self.damaged(self.made_seconds());
+                }
                 self.unpacked += self.mono.len() as u64 * u64::from(chunk.channels);
                 self.resampler.push(&self.mono, chunk.rate, &mut self.ready).map_err(Stop::Damaged)?;
             }
             None => {
+                // ffmpeg found nothing more than our own decoder had.
+                if let Some(seconds) = self.stumbled_at.filter(|at| self.made_seconds() < at + NOTHING_MORE_S) {
+                    self.damaged(seconds);
+                }
                 self.ended = true;
                 self.resampler.finish(&mut self.ready);
             }
@@ -263,7 +297,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Our decoder stumbled midway: ffmpeg goes on from the same place, or the recording ends here.
+    /// A decoder stumbled midway: after our own, ffmpeg goes on from the same place; after ffmpeg, the recording ends.
     fn recover(&mut self, stop: Stop) -> Result<(), AudioError> {
         let reason = match stop {
             Stop::Final(error) => return Err(error),
@@ -273,10 +307,11 @@ impl Decoder {
         let before = self.ready.len();
         self.resampler.finish(&mut self.ready);
         self.made += (self.ready.len() - before) as u64;
-        let seconds = self.made as f64 / f64::from(SAMPLE_RATE);
+        let seconds = self.made_seconds();
         let container = self.format.container;
         if self.route == Route::Ffmpeg {
             tracing::warn!(%container, seconds, reason, "the recording is damaged and ends here");
+            self.damaged(seconds);
             self.ended = true;
             return Ok(());
         }
@@ -285,19 +320,14 @@ impl Decoder {
                 tracing::info!(%container, seconds, reason, "ffmpeg takes over");
                 self.frames = Box::new(ffmpeg);
                 self.route = Route::Ffmpeg;
+                self.stumbled_at = Some(seconds);
+                Ok(())
             }
-            Err(other) => {
-                if let Some(error) = self.source.take_failure() {
-                    return Err(AudioError::Read { name: self.options.name.clone(), error });
-                }
-                if let Stop::Final(error @ AudioError::Scratch { .. }) = other {
-                    return Err(error);
-                }
-                tracing::warn!(%container, seconds, reason, "the recording is damaged and ends here");
-                self.ended = true;
-            }
+            Err(stop) => Err(match self.source.take_failure() {
+                Some(error) => AudioError::Read { name: self.options.name.clone(), error },
+                None => explain(stop, container, &self.options),
+            }),
         }
-        Ok(())
     }
 }
 

@@ -106,21 +106,22 @@ impl AudioError {
         }
     }
 
-    /// What becomes of the work: a bad recording fails the job, a missing ffmpeg makes a letter to be replayed once it
-    /// is installed, and trouble with the source or the disk is retried.
+    /// What becomes of the work: a bad recording fails the job; trouble with the source, the disk or ffmpeg is retried,
+    /// as another worker may have none.
     pub fn fault(&self) -> Fault {
         let (code, message) = (self.code(), self.to_string());
         match self {
             Self::Scratch { error, .. } if is_full(error) => Fault::retry_later(code, message),
-            Self::Read { .. } | Self::Scratch { .. } | Self::FfmpegBroken(_) | Self::FfmpegStalled { .. } => {
-                Fault::retryable(code, message)
-            }
+            Self::Read { .. }
+            | Self::Scratch { .. }
+            | Self::FfmpegMissing { .. }
+            | Self::FfmpegBroken(_)
+            | Self::FfmpegStalled { .. } => Fault::retryable(code, message),
             Self::NotAudio { .. }
             | Self::NoAudio { .. }
             | Self::Damaged { .. }
             | Self::TooLong { .. }
-            | Self::TooManySamples { .. }
-            | Self::FfmpegMissing { .. } => Fault::permanent(code, message),
+            | Self::TooManySamples { .. } => Fault::permanent(code, message),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Frames for Ffmpeg {
                     self.skip -= skipped as u64;
                     if skipped < block.len() {
                         mono.extend_from_slice(&block[skipped..]);
-                        return Ok(Some(Chunk { rate: SAMPLE_RATE, channels: 1 }));
+                        return Ok(Some(Chunk { rate: SAMPLE_RATE, channels: 1, damaged: false }));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.ended(),

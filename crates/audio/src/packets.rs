@@ -99,7 +99,7 @@ impl Packets {
             frames => frames,
         };
         mono.resize(mono.len() + frames, 0.0);
-        Ok(Some(Chunk { rate: heard.rate, channels: 1 }))
+        Ok(Some(Chunk { rate: heard.rate, channels: 1, damaged: true }))
     }
 
     /// The reader asks for a fresh start: a chained stream begins.
@@ -165,7 +165,8 @@ impl Frames for Packets {
                     samples.copy_interleaved_ref(buffer);
                     mix(samples.samples(), channels, mono);
                     self.heard = Some(Heard { rate: spec.rate, channels, frames });
-                    return Ok(Some(Chunk { rate: spec.rate, channels: u32::try_from(channels).unwrap_or(u32::MAX) }));
+                    let channels = u32::try_from(channels).unwrap_or(u32::MAX);
+                    return Ok(Some(Chunk { rate: spec.rate, channels, damaged: false }));
                 }
                 Err(Error::DecodeError(why)) => {
                     if let Some(chunk) = self.fill_in(&packet, why, mono)? {

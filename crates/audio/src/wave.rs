@@ -118,7 +118,7 @@ impl Wave {
     }
 
     fn chunk(&self) -> Chunk {
-        Chunk { rate: self.layout.rate, channels: u32::from(self.layout.channels) }
+        Chunk { rate: self.layout.rate, channels: u32::from(self.layout.channels), damaged: false }
     }
 }
 

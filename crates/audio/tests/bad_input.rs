@@ -6,7 +6,7 @@ mod media;
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -110,6 +110,35 @@ fn junk_around_and_inside_a_recording_is_passed_over() {
         let (samples, _) = decode(&media.write(&format!("hurt-{name}"), &hurt)).unwrap();
         let lost = seconds(&clean) - seconds(&samples);
         assert!((-0.2..1.0).contains(&lost), "{name}: {lost} s lost to 5000 bytes");
+    }
+}
+
+#[test]
+fn damage_midway_is_told_and_a_sound_recording_has_none() {
+    let media = Media::new();
+    let original = media.write("original.wav", &wav(&voice(20.0, 44_100), 44_100, 1));
+    let damaged_at = |path: &Path| {
+        let mut decoder = media::open(path).unwrap();
+        while decoder.next_block().unwrap().is_some() {}
+        decoder.damaged_at()
+    };
+    for (name, arguments) in [
+        ("a.m4a", &["-b:a", "128k", "-movflags", "+faststart"][..]),
+        ("a.ogg", &["-c:a", "libvorbis", "-b:a", "128k"]),
+        ("a.mkv", &["-c:a", "aac"]),
+        ("a.mp3", &["-b:a", "128k"]),
+        ("a.flac", &[]),
+        ("a.aac", &[]),
+        ("a.opus", &[]),
+        ("a.wav", &[]),
+    ] {
+        let whole = fs::read(media.convert(&original, name, arguments)).unwrap();
+        assert_eq!(damaged_at(&media.path(name)), None, "{name}");
+        let mut hurt = whole;
+        let middle = hurt.len() / 2;
+        hurt[middle..middle + 5000].fill(0x5a);
+        let at = damaged_at(&media.write(&format!("hurt-{name}"), &hurt));
+        println!("{name}: {at:?}");
     }
 }
 

@@ -167,6 +167,9 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
             tx.add_planned(item.job, 0.0, !wants_index).await?;
             let message = format!("{seconds:.1} s of audio ({}) in {} parts", all.format, all.parts);
             tx.event(item.job, &NewEvent::new(EventLevel::Info, "job.prepared", message)).await?;
+            if let Some(event) = all.damaged_at.map(damaged) {
+                tx.event(item.job, &event).await?;
+            }
             Ok(changes)
         }
         Some(Report::Transcribed(transcribed)) => transcribed_windows(tx, item, transcribed, rows).await,
@@ -184,6 +187,12 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
         Some(Report::Retry(retry)) => retry_later(tx, item, retry, rows).await,
         None => Ok(Changes::default()),
     }
+}
+
+/// The transcript may lack something, and the caller should know.
+fn damaged(at: f64) -> NewEvent {
+    let message = format!("recording damaged at {at:.1} s; what could be decoded is transcribed");
+    NewEvent::new(EventLevel::Warning, "recording.damaged", message).with(json!({ "at_s": at }))
 }
 
 /// A part of the recording can be transcribed. Planned twice, it has the same tasks.
@@ -340,4 +349,17 @@ async fn finish_as(
         task.state = to;
     }
     Ok(Some(Changes { ended: vec![id], ..Changes::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_to_whoever_watches() {
+        let event = damaged(62.24);
+        assert_eq!((event.level, event.event.as_str()), (EventLevel::Warning, "recording.damaged"));
+        assert!(event.message.starts_with("recording damaged at 62.2 s"), "{}", event.message);
+        assert_eq!(event.fields["at_s"], 62.24);
+    }
 }

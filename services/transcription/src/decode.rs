@@ -16,10 +16,12 @@ pub(crate) struct Decoded {
     pub samples: u64,
     /// What it was, e.g. `mp3, 44100 Hz, 2 channels`.
     pub format: String,
+    /// Seconds into the recording of the first damage, where there is any.
+    pub damaged_at: Option<f64>,
 }
 
-/// Decodes `source` to the end and sends its parts, in order. Holds at most two parts at a time, however long the
-/// recording is. Stops within a second of audio when the task is dropped, or nobody takes the parts any more.
+/// Decodes `source` to the end and sends its parts, in order. Memory does not grow with the recording: one part is
+/// stored, one waits in the channel and one to get into it, before the next is begun. Stops within a second of audio when the task is dropped, or nobody takes the parts any more.
 ///
 /// # Errors
 /// [`Stopped`]: dropped, or the recording or its storage is at fault.
@@ -51,7 +53,11 @@ pub(crate) fn decode(
     if let Some(part) = joined.finish() {
         send(part)?;
     }
-    Ok(Decoded { samples: decoder.delivered_samples(), format: decoder.format().to_string() })
+    Ok(Decoded {
+        samples: decoder.delivered_samples(),
+        format: decoder.format().to_string(),
+        damaged_at: decoder.damaged_at(),
+    })
 }
 
 /// Trouble of the storage is the storage's, even when the decoder was the one to notice.
@@ -65,7 +71,7 @@ fn fault(error: AudioError) -> Stopped {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::{io::Cursor, os::unix::fs::PermissionsExt as _};
 
     use tokio_util::sync::CancellationToken;
     use warren_clock::Clock;
@@ -85,10 +91,13 @@ mod tests {
     }
 
     async fn decoded(bytes: Vec<u8>) -> (Result<Decoded, Stopped>, Vec<Part>) {
+        decoded_with(bytes, DecodeOptions::default()).await
+    }
+
+    async fn decoded_with(bytes: Vec<u8>, options: DecodeOptions) -> (Result<Decoded, Stopped>, Vec<Part>) {
         let (_leases, task) = task();
         let (sender, mut receiver) = mpsc::channel(1);
-        let decoding =
-            tokio::task::spawn_blocking(move || decode(Cursor::new(bytes), &DecodeOptions::default(), &task, &sender));
+        let decoding = tokio::task::spawn_blocking(move || decode(Cursor::new(bytes), &options, &task, &sender));
         let mut parts = Vec::new();
         while let Some(part) = receiver.recv().await {
             parts.push(part);
@@ -112,6 +121,26 @@ mod tests {
     async fn a_silent_recording_has_no_parts() {
         let (outcome, parts) = decoded(wav(30, |_| false)).await;
         assert_eq!((outcome.expect("decoded").samples, parts), (30 * 16_000, vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_midway_is_kept_and_told_and_a_broken_ffmpeg_is_ours() {
+        let opus = [&b"OggS"[..], &[0; 22], &[1, 30], b"OpusHead", &[0; 1000]].concat();
+        let folder = warren_local::Scratch::new("decode").expect("a folder");
+        let stand_in = |script: &str| {
+            let ffmpeg = folder.path().join("ffmpeg");
+            std::fs::write(&ffmpeg, format!("#!/bin/sh\nhead -c 96000 /dev/zero\n{script}\n")).expect("written");
+            std::fs::set_permissions(&ffmpeg, std::fs::Permissions::from_mode(0o755)).expect("executable");
+            DecodeOptions { ffmpeg, ..DecodeOptions::default() }
+        };
+        let (outcome, _) = decoded_with(opus.clone(), stand_in("exit 3")).await;
+        let outcome = outcome.expect("what was heard is kept");
+        assert_eq!((outcome.samples, outcome.damaged_at), (48_000, Some(3.0)));
+        let (outcome, _) = decoded_with(opus.clone(), stand_in("exit 0")).await;
+        assert_eq!(outcome.expect("sound").damaged_at, None);
+        let (outcome, _) = decoded_with(opus, stand_in("kill -9 $$")).await;
+        let Err(Stopped::Fault(fault)) = outcome else { panic!("a fault: {outcome:?}") };
+        assert!(matches!(fault, Fault::Retryable(_)), "{fault}");
     }
 
     #[tokio::test]

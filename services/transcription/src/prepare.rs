@@ -35,7 +35,7 @@ impl Prepare {
         hand.task().now("open");
         let recording = hand.unless_dropped(self.blobs.open_reader(&key, Handle::current())).await?;
 
-        // One part waits while one is stored and one is decoded: that bounds the memory.
+        // The decoder waits while one part is stored and one is in the channel: that bounds the memory.
         let (sender, mut parts) = mpsc::channel(1);
         let options = self.options(&work.media_name);
         let task = hand.task().clone();
@@ -53,6 +53,7 @@ impl Prepare {
             parts: stored,
             samples: i64::try_from(decoded.samples).unwrap_or(i64::MAX),
             format: decoded.format,
+            damaged_at: decoded.damaged_at,
         }))
     }
 

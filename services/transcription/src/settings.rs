@@ -58,7 +58,7 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PrepareSettings {
-    /// Recordings decoded at once. Each takes up to 60 MB. Default 2.
+    /// Recordings decoded at once. Each takes up to 100 MB: three parts of ten minutes. Default 2.
     pub slots: u16,
     /// Longest recording, in seconds of audio. Default 86 400 (24 hours).
     pub max_seconds: f64,

@@ -1,4 +1,6 @@
-use std::io::Cursor;
+use std::{io::Cursor, path::Path};
+
+use warren_fault::{Code, Fault};
 
 use super::*;
 
@@ -64,10 +66,55 @@ fn ffmpeg_goes_on_where_our_decoder_stumbles_or_panics() {
 }
 
 #[test]
-fn without_ffmpeg_a_stumble_is_the_end() {
-    let options = DecodeOptions { ffmpeg: "/nowhere/ffmpeg".into(), ..DecodeOptions::default() };
-    let saved = samples(open(&options), Some(|| Err(Stop::Damaged("nonsense".to_owned()))));
-    assert!((16_000..96_000).contains(&saved.len()));
+fn without_an_ffmpeg_that_runs_a_stumble_is_no_end() {
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    for ffmpeg in [Path::new("/nowhere/ffmpeg"), broken.path()] {
+        let mut decoder = open(&DecodeOptions { ffmpeg: ffmpeg.to_owned(), ..DecodeOptions::default() });
+        decoder.next_block().unwrap();
+        decoder.frames = Box::new(Stumbling(|| Err(Stop::Damaged("nonsense".to_owned()))));
+        let error = loop {
+            match decoder.next_block() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended as if nothing were missing"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), Code::Internal, "{error}");
+        assert!(matches!(error.fault(), Fault::Retryable(_)), "{error}");
+    }
+}
+
+#[test]
+fn damage_is_told_with_its_place() {
+    let options = DecodeOptions::default();
+    let end = |stumble: Next| {
+        let mut decoder = open(&options);
+        decoder.next_block().unwrap();
+        decoder.frames = Box::new(Stumbling(stumble));
+        while decoder.next_block().unwrap().is_some() {}
+        decoder
+    };
+    assert_eq!(end(|| Ok(None)).damaged_at(), None);
+    assert_eq!(end(|| Err(Stop::Damaged("nonsense".to_owned()))).damaged_at(), None, "ffmpeg has the rest");
+
+    // Our own decoder gave all there is before it stumbled.
+    let mut decoder = open(&options);
+    while decoder.made < 6 * u64::from(SAMPLE_RATE) - 1000 {
+        decoder.next_block().unwrap().unwrap();
+    }
+    decoder.frames = Box::new(Stumbling(|| Err(Stop::Damaged("nonsense".to_owned()))));
+    while decoder.next_block().unwrap().is_some() {}
+    let at = decoder.damaged_at().expect("nothing follows");
+    assert!((5.8..=6.1).contains(&at), "{at}");
+
+    let silence: Next = || Ok(Some(Chunk { rate: SAMPLE_RATE, channels: 1, damaged: true }));
+    let mut decoder = open(&options);
+    decoder.next_block().unwrap();
+    decoder.frames = Box::new(Stumbling(silence));
+    decoder.step().unwrap();
+    let at = decoder.damaged_at().expect("a packet was lost");
+    decoder.step().unwrap();
+    assert!((0.5..6.1).contains(&at) && decoder.damaged_at() == Some(at), "the first place stands: {at}");
 }
 
 #[test]
