@@ -17,6 +17,9 @@ pub(super) struct Matrix {
     last: (i64, i64),
     dim: usize,
     ids: Vec<i64>,
+    /// Whose each row is, as a place in `callers`.
+    owners: Vec<u32>,
+    callers: Vec<String>,
     rows: HashMap<i64, usize>,
     values: Vec<f32>,
 }
@@ -73,8 +76,8 @@ impl Matrix {
         self.last = self.last.max((self.version, i64::MAX));
     }
 
-    /// Adds a row, or replaces the one with this id.
-    pub(super) fn put(&mut self, id: i64, version: i64, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Adds a row, or replaces the one with this id. A passage stays its caller's.
+    pub(super) fn put(&mut self, id: i64, version: i64, caller: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let vector = from_bytes("passage.vector", bytes)?;
         if self.ids.is_empty() {
             self.dim = vector.len();
@@ -91,6 +94,11 @@ impl Matrix {
             None => {
                 self.rows.insert(id, self.ids.len());
                 self.ids.push(id);
+                let owner = self.owner(caller).unwrap_or_else(|| {
+                    self.callers.push(caller.to_owned());
+                    self.callers.len() as u32 - 1
+                });
+                self.owners.push(owner);
                 self.values.extend(vector);
             }
         }
@@ -98,13 +106,16 @@ impl Matrix {
         Ok(())
     }
 
-    /// The ids of the `k` rows with the largest dot product, best first; of equals, the lower id first.
-    pub(super) fn top_k(&self, query: &[f32], k: usize) -> Vec<(i64, f32)> {
-        if k == 0 || self.dim == 0 {
-            return Vec::new();
-        }
+    fn owner(&self, caller: &str) -> Option<u32> {
+        self.callers.iter().position(|known| known == caller).map(|place| place as u32)
+    }
+
+    /// The ids of the caller's `k` rows with the largest dot product, best first; of equals, the lower id first.
+    pub(super) fn top_k(&self, caller: &str, query: &[f32], k: usize) -> Vec<(i64, f32)> {
+        let Some(caller) = self.owner(caller).filter(|_| k > 0 && self.dim > 0) else { return Vec::new() };
         let mut best = BinaryHeap::with_capacity(k.min(self.ids.len()) + 1);
-        for (id, row) in self.ids.iter().zip(self.values.chunks_exact(self.dim)) {
+        let rows = self.ids.iter().zip(&self.owners).zip(self.values.chunks_exact(self.dim));
+        for ((id, _), row) in rows.filter(|((_, owner), _)| **owner == caller) {
             let candidate = Candidate { score: dot(query, row), id: *id };
             if best.len() < k {
                 best.push(candidate);
@@ -139,7 +150,7 @@ mod tests {
         let mut matrix = Matrix::default();
         matrix.enter(1);
         for (id, vector) in vectors.iter().enumerate() {
-            matrix.put(id as i64, 1, &to_bytes(vector)).expect("put");
+            matrix.put(id as i64, 1, "ada", &to_bytes(vector)).expect("put");
         }
         matrix.arrive(1);
         matrix
@@ -148,24 +159,33 @@ mod tests {
     #[test]
     fn the_nearest_come_first_and_equals_by_id() {
         let matrix = filled(&[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0]]);
-        let ids: Vec<_> = matrix.top_k(&[1.0, 0.0, 0.0], 3).into_iter().map(|(id, _)| id).collect();
+        let ids: Vec<_> = matrix.top_k("ada", &[1.0, 0.0, 0.0], 3).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, [1, 3, 2]);
-        assert_eq!(matrix.top_k(&[1.0, 0.0, 0.0], 99).len(), 4);
-        assert!(matrix.top_k(&[1.0, 0.0, 0.0], 0).is_empty());
+        assert_eq!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 99).len(), 4);
+        assert!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 0).is_empty());
+    }
+
+    #[test]
+    fn only_the_callers_own_rows_are_ranked() {
+        let mut matrix = filled(&[[1.0, 0.0, 0.0], [0.9, 0.0, 0.0], [0.8, 0.0, 0.0]]);
+        matrix.put(9, 2, "bob", &to_bytes(&[0.1, 0.0, 0.0])).expect("put");
+        assert_eq!(matrix.top_k("bob", &[1.0, 0.0, 0.0], 2), [(9, 0.1)]);
+        assert_eq!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 9).len(), 3);
+        assert!(matrix.top_k("eve", &[1.0, 0.0, 0.0], 9).is_empty());
     }
 
     #[test]
     fn a_row_read_again_is_replaced() {
         let mut matrix = filled(&[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
         assert!(matrix.is_at(1, 1) && !matrix.is_at(1, 2) && !matrix.is_at(2, 1));
-        matrix.put(0, 2, &to_bytes(&[-1.0, 0.0, 0.0])).expect("put");
-        assert_eq!(matrix.top_k(&[-1.0, 0.0, 0.0], 9), [(0, 1.0), (1, -1.0)]);
+        matrix.put(0, 2, "ada", &to_bytes(&[-1.0, 0.0, 0.0])).expect("put");
+        assert_eq!(matrix.top_k("ada", &[-1.0, 0.0, 0.0], 9), [(0, 1.0), (1, -1.0)]);
     }
 
     #[test]
     fn a_row_of_another_dimension_is_corrupt() {
         let mut matrix = filled(&[[0.0, 1.0, 0.0]]);
-        assert!(matches!(matrix.put(7, 2, &to_bytes(&[1.0])), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(matrix.put(7, 2, "ada", &to_bytes(&[1.0])), Err(StoreError::Corrupt { .. })));
     }
 
     #[test]

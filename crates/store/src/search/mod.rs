@@ -1,7 +1,7 @@
 //! The searchable archive: passages of transcripts and texts, found by words and by meaning.
 //!
-//! Passages belong to a generation. Searches look at the active one, so that a new index can be built beside it and
-//! take its place in one statement. Vectors are searched exactly, over a copy in memory that follows the table.
+//! Passages belong to the caller of their job, and nobody finds another's. They also belong to a generation; searches look at
+//! the active one. Vectors are searched exactly, over a copy in memory that follows the table.
 
 mod matrix;
 mod query;
@@ -65,7 +65,7 @@ pub struct Hit {
     pub score: f64,
 }
 
-/// What the archive holds.
+/// What the archive holds of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveStats {
     /// The active generation.
@@ -137,17 +137,6 @@ impl Tx {
         }
         Ok(())
     }
-
-    /// Makes another generation the one that searches look at, and deletes all others.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn activate_generation(&self, generation: i64) -> Result<(), StoreError> {
-        let text = "UPDATE archive SET generation = $1, version = version + 1 WHERE singleton = 1";
-        self.execute(text, [generation.into()]).await?;
-        self.execute("DELETE FROM passage WHERE generation <> $1", [generation.into()]).await?;
-        Ok(())
-    }
 }
 
 #[derive(Debug, sea_orm::FromQueryResult)]
@@ -163,18 +152,6 @@ impl Reads<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn active_generation(&self) -> Result<i64, StoreError> {
         Ok(self.archive_state().await?.generation)
-    }
-
-    /// Passages of a job in the active generation, in order.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn passages_of(&self, job: Uuid) -> Result<Vec<Passage>, StoreError> {
-        let text = format!(
-            "SELECT {COLUMNS} FROM passage JOIN archive ON archive.generation = passage.generation
-             WHERE passage.job_id = $1 ORDER BY passage.ordinal"
-        );
-        self.all(text, [job.into()]).await
     }
 
     async fn archive_state(&self) -> Result<State, StoreError> {
@@ -209,6 +186,7 @@ struct Scored {
 #[derive(Debug, sea_orm::FromQueryResult)]
 struct VectorRow {
     id: i64,
+    caller: String,
     vector: Vec<u8>,
     version: i64,
 }
@@ -229,19 +207,22 @@ impl SearchIndex {
         Reads { inner: (&self.readers).into(), backend: self.backend, clock: self.clock.clone() }
     }
 
-    /// The `k` passages that share most with the words of `query`, best first; any word counts, rare ones more. Text of
-    /// any form is a query; one without a word finds nothing.
+    /// The caller's `k` passages that share most with the words of `query`, best first; any word counts, rare ones more.
+    /// Text of any form is a query; one without a word finds nothing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn text_top_k(&self, query: &str, k: u64) -> Result<Vec<Hit>, StoreError> {
+    pub async fn text_top_k(&self, caller: &str, query: &str, k: u64) -> Result<Vec<Hit>, StoreError> {
         let (words, text) = match self.backend {
+            // CROSS: the words are looked up first, and not once for each of the caller's passages.
             DbBackend::Sqlite => (
                 query::fts5(query),
                 format!(
                     "SELECT {COLUMNS}, -bm25(passage_words) AS score
-                     FROM passage_words JOIN passage ON passage.id = passage_words.rowid
+                     FROM passage_words CROSS JOIN passage ON passage.id = passage_words.rowid
+                         CROSS JOIN job ON job.id = passage.job_id
                      WHERE passage_words MATCH $1 AND passage.generation = (SELECT generation FROM archive)
+                         AND job.caller = $3
                      ORDER BY score DESC, passage.id LIMIT $2"
                 ),
             ),
@@ -249,27 +230,34 @@ impl SearchIndex {
                 query::tsquery(query),
                 format!(
                     "SELECT {COLUMNS}, CAST(ts_rank_cd(passage.words, query, 1) AS DOUBLE PRECISION) AS score
-                     FROM passage, to_tsquery('english', $1) AS query
+                     FROM to_tsquery('english', $1) AS query, passage JOIN job ON job.id = passage.job_id
                      WHERE passage.words @@ query AND passage.generation = (SELECT generation FROM archive)
+                         AND job.caller = $3
                      ORDER BY score DESC, passage.id LIMIT $2"
                 ),
             ),
         };
         let Some(words) = words else { return Ok(Vec::new()) };
-        let rows: Vec<Scored> = self.read().all(text, [words.into(), (k as i64).into()]).await?;
+        let rows: Vec<Scored> = self.read().all(text, [words.into(), (k as i64).into(), caller.into()]).await?;
         Ok(rows.into_iter().map(Hit::from).collect())
     }
 
-    /// The `k` passages whose vectors by `model` are nearest to `query`, a unit vector, best first.
+    /// The caller's `k` passages whose vectors by `model` are nearest to `query`, a unit vector, best first.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] when the archive holds vectors, but none of this model and dimension.
-    pub async fn vector_top_k(&self, model: &str, query: &[f32], k: usize) -> Result<Vec<Hit>, StoreError> {
+    /// [`StoreError::Mismatch`] when the caller has vectors, but the archive none of this model and dimension.
+    pub async fn vector_top_k(
+        &self,
+        caller: &str,
+        model: &str,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<Hit>, StoreError> {
         let matrix = self.matrix(model).await;
         self.refresh(model, &matrix).await?;
         let held = matrix.read_owned().await;
         if held.is_empty() {
-            let others = self.stats().await?.vectors;
+            let others = self.stats(caller).await?.vectors;
             if others.is_empty() {
                 return Ok(Vec::new());
             }
@@ -279,21 +267,23 @@ impl SearchIndex {
         if held.dim() != query.len() {
             return Err(mismatch(&[(model.to_owned(), held.dim())], model, query.len()));
         }
-        let query = query.to_vec();
-        let best = tokio::task::spawn_blocking(move || held.top_k(&query, k)).await;
+        let (caller, query) = (caller.to_owned(), query.to_vec());
+        let best = tokio::task::spawn_blocking(move || held.top_k(&caller, &query, k)).await;
         let best = best.map_err(|error| StoreError::Internal { reason: format!("vector search: {error}") })?;
         self.hits(model, &best).await
     }
 
-    /// What the active generation holds.
+    /// What the active generation holds of the caller.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn stats(&self) -> Result<ArchiveStats, StoreError> {
+    pub async fn stats(&self, caller: &str) -> Result<ArchiveStats, StoreError> {
         let generation = self.read().active_generation().await?;
-        let text = "SELECT model, dim, COUNT(*) AS n FROM passage WHERE generation = $1 GROUP BY model, dim
-             ORDER BY model, dim";
-        let rows: Vec<VectorCount> = self.read().all(text, [generation.into()]).await?;
+        let text = "SELECT passage.model AS model, passage.dim AS dim, COUNT(*) AS n
+             FROM passage JOIN job ON job.id = passage.job_id
+             WHERE passage.generation = $1 AND job.caller = $2
+             GROUP BY passage.model, passage.dim ORDER BY passage.model, passage.dim";
+        let rows: Vec<VectorCount> = self.read().all(text, [generation.into(), caller.into()]).await?;
         let passages = rows.iter().map(|row| row.n as u64).sum();
         let vectors = rows.into_iter().filter_map(|row| Some((row.model?, row.dim as u64, row.n as u64))).collect();
         Ok(ArchiveStats { generation, passages, vectors })
@@ -317,10 +307,12 @@ impl SearchIndex {
         // In pages, so that a large archive does not arrive as one answer.
         const PAGE: usize = 4_096;
         loop {
-            let text = "SELECT id, vector, version FROM passage
-                 WHERE generation = $1 AND version <= $2 AND (version, id) > ($3, $4) AND model = $5
-                     AND vector IS NOT NULL
-                 ORDER BY version, id LIMIT $6";
+            let text =
+                "SELECT passage.id AS id, job.caller AS caller, passage.vector AS vector, passage.version AS version
+                 FROM passage JOIN job ON job.id = passage.job_id
+                 WHERE passage.generation = $1 AND passage.version <= $2 AND (passage.version, passage.id) > ($3, $4)
+                     AND passage.model = $5 AND passage.vector IS NOT NULL
+                 ORDER BY passage.version, passage.id LIMIT $6";
             let (version, id) = matrix.position();
             let values: [Value; 6] = [
                 state.generation.into(),
@@ -333,7 +325,7 @@ impl SearchIndex {
             let rows: Vec<VectorRow> = self.read().all(text, values).await?;
             let count = rows.len();
             for row in rows {
-                matrix.put(row.id, row.version, &row.vector)?;
+                matrix.put(row.id, row.version, &row.caller, &row.vector)?;
             }
             if count < PAGE {
                 matrix.arrive(state.version);

@@ -1,9 +1,11 @@
 use uuid::Uuid;
-use warren_store::{Hit, NewPassage, StoreError};
+use warren_store::{Hit, NewJob, NewPassage, StoreError};
 
 use crate::world::World;
 
 const MODEL: &str = "all-MiniLM-L6-v2";
+/// Whose the jobs of [`World`] are.
+const CALLER: &str = "ada";
 
 fn passage(job_id: Uuid, ordinal: i64, text: &str, vector: Option<[f32; 3]>) -> NewPassage {
     NewPassage {
@@ -27,21 +29,21 @@ fn texts(hits: &[Hit]) -> Vec<&str> {
 
 pub(crate) async fn words_and_vectors_find_passages(world: World) {
     let (job, archive) = (world.job().await, world.store.archive());
-    assert!(archive.vector_top_k(MODEL, &[1.0, 0.0, 0.0], 5).await.unwrap().is_empty());
-    assert!(archive.text_top_k("ships", 5).await.unwrap().is_empty());
+    assert!(archive.vector_top_k(CALLER, MODEL, &[1.0, 0.0, 0.0], 5).await.unwrap().is_empty());
+    assert!(archive.text_top_k(CALLER, "ships", 5).await.unwrap().is_empty());
     let harbour = passage(job, 0, "The ship left the harbour at dawn.", Some([1.0, 0.0, 0.0]));
     let bread = passage(job, 1, "Knead the dough until it is smooth.", Some([0.0, 1.0, 0.0]));
     let words_only = passage(job, 2, "A ship in a bottle, and another ship.", None);
     add(&world, 1, &[harbour.clone(), bread.clone(), words_only.clone()]).await.unwrap();
 
-    let hits = archive.text_top_k("ships of the harbour", 5).await.unwrap();
+    let hits = archive.text_top_k(CALLER, "ships of the harbour", 5).await.unwrap();
     assert_eq!(hits[0].passage.text, harbour.text, "two of its words are rare");
     assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
     assert!(texts(&hits).contains(&words_only.text.as_str()), "one word is enough, in another form");
-    assert_eq!(texts(&archive.text_top_k("SMOOTH!", 5).await.unwrap()), [&bread.text]);
-    assert_eq!(archive.text_top_k("ship", 1).await.unwrap().len(), 1);
+    assert_eq!(texts(&archive.text_top_k(CALLER, "SMOOTH!", 5).await.unwrap()), [&bread.text]);
+    assert_eq!(archive.text_top_k(CALLER, "ship", 1).await.unwrap().len(), 1);
 
-    let hits = archive.vector_top_k(MODEL, &[0.6, 0.8, 0.0], 5).await.unwrap();
+    let hits = archive.vector_top_k(CALLER, MODEL, &[0.6, 0.8, 0.0], 5).await.unwrap();
     assert_eq!(texts(&hits), [&bread.text, &harbour.text]);
     assert!((hits[0].score - 0.8).abs() < 1e-6 && (hits[1].score - 0.6).abs() < 1e-6);
     assert_eq!((hits[0].passage.job_id, hits[0].passage.start_s, hits[0].passage.end_s), (job, 1.0, 2.0));
@@ -50,32 +52,48 @@ pub(crate) async fn words_and_vectors_find_passages(world: World) {
     let other = world.another().await;
     let late = passage(job, 3, "Bread rises overnight.", Some([0.6, 0.8, 0.0]));
     other.write(async |tx| tx.upsert_passages(1, std::slice::from_ref(&late)).await).await.unwrap();
-    let hits = archive.vector_top_k(MODEL, &[0.6, 0.8, 0.0], 1).await.unwrap();
+    let hits = archive.vector_top_k(CALLER, MODEL, &[0.6, 0.8, 0.0], 1).await.unwrap();
     assert_eq!(texts(&hits), [&late.text]);
-    let stats = archive.stats().await.unwrap();
+    let stats = archive.stats(CALLER).await.unwrap();
     assert_eq!((stats.generation, stats.passages, stats.vectors), (1, 4, vec![(MODEL.into(), 3, 3)]));
-    assert_eq!(world.store.read().passages_of(job).await.unwrap().len(), 4);
 }
 
-pub(crate) async fn reindexed_passages_replace_and_generations_swap(world: World) {
+pub(crate) async fn reindexed_passages_replace(world: World) {
     let (job, archive) = (world.job().await, world.store.archive());
     let query = [0.0, 0.0, 1.0];
     add(&world, 1, &[passage(job, 0, "old words", Some([1.0, 0.0, 0.0]))]).await.unwrap();
-    assert_eq!(archive.vector_top_k(MODEL, &query, 5).await.unwrap()[0].score, 0.0);
+    assert_eq!(archive.vector_top_k(CALLER, MODEL, &query, 5).await.unwrap()[0].score, 0.0);
     add(&world, 1, &[passage(job, 0, "new speech", Some([0.0, 0.0, 1.0]))]).await.unwrap();
-    assert!(archive.text_top_k("old words", 5).await.unwrap().is_empty());
-    assert_eq!(archive.text_top_k("speech", 5).await.unwrap().len(), 1);
-    let hits = archive.vector_top_k(MODEL, &query, 5).await.unwrap();
+    assert!(archive.text_top_k(CALLER, "old words", 5).await.unwrap().is_empty());
+    assert_eq!(archive.text_top_k(CALLER, "speech", 5).await.unwrap().len(), 1);
+    let hits = archive.vector_top_k(CALLER, MODEL, &query, 5).await.unwrap();
     assert_eq!((hits.len(), hits[0].score), (1, 1.0));
 
     add(&world, 2, &[passage(job, 0, "third words", Some([0.0, 0.0, -1.0]))]).await.unwrap();
-    assert!(archive.text_top_k("third", 5).await.unwrap().is_empty(), "not active yet");
-    assert_eq!(archive.vector_top_k(MODEL, &query, 5).await.unwrap()[0].score, 1.0);
-    world.store.write(async |tx| tx.activate_generation(2).await).await.unwrap();
-    assert_eq!(world.store.read().active_generation().await.unwrap(), 2);
-    assert!(archive.text_top_k("speech", 5).await.unwrap().is_empty());
-    assert_eq!(archive.text_top_k("third", 5).await.unwrap().len(), 1);
-    assert_eq!(archive.vector_top_k(MODEL, &query, 5).await.unwrap()[0].score, -1.0);
+    assert!(archive.text_top_k(CALLER, "third", 5).await.unwrap().is_empty(), "not active");
+    assert_eq!(archive.vector_top_k(CALLER, MODEL, &query, 5).await.unwrap()[0].score, 1.0);
+}
+
+pub(crate) async fn a_small_caller_is_not_crowded_out(world: World) {
+    let (crowd, archive) = (world.job().await, world.store.archive());
+    let small = world.submit(NewJob { caller: "bob".into(), ..world.new_job() }).await;
+    // Every one of the crowd's passages is a better match, by words and by meaning.
+    let better: Vec<_> = (0..50).map(|n| passage(crowd, n, "ship ship ship", Some([1.0, 0.0, 0.0]))).collect();
+    add(&world, 1, &better).await.unwrap();
+    let own = passage(small, 0, "One ship passed the old harbour on its way to the sea.", Some([0.6, 0.8, 0.0]));
+    add(&world, 1, std::slice::from_ref(&own)).await.unwrap();
+
+    for _ in 0..2 {
+        let by_words = archive.text_top_k("bob", "ship", 3).await.unwrap();
+        let by_meaning = archive.vector_top_k("bob", MODEL, &[1.0, 0.0, 0.0], 3).await.unwrap();
+        assert_eq!((texts(&by_words), texts(&by_meaning)), (vec![own.text.as_str()], vec![own.text.as_str()]));
+    }
+    assert_eq!(archive.text_top_k(CALLER, "ship", 3).await.unwrap().len(), 3);
+    let stats = archive.stats("bob").await.unwrap();
+    assert_eq!((stats.passages, stats.vectors), (1, vec![(MODEL.into(), 3, 1)]));
+    let nobody = archive.stats("eve").await.unwrap();
+    assert_eq!((nobody.passages, nobody.vectors.len()), (0, 0));
+    assert!(archive.vector_top_k("eve", MODEL, &[1.0, 0.0, 0.0], 3).await.unwrap().is_empty());
 }
 
 pub(crate) async fn vectors_of_another_model_or_dimension_are_refused(world: World) {
@@ -85,14 +103,14 @@ pub(crate) async fn vectors_of_another_model_or_dimension_are_refused(world: Wor
     shorter.vector = Some((MODEL.into(), vec![1.0, 0.0]));
     let refused = [
         add(&world, 1, &[shorter]).await.unwrap_err(),
-        archive.vector_top_k(MODEL, &[1.0, 0.0], 5).await.unwrap_err(),
-        archive.vector_top_k("another", &[1.0, 0.0, 0.0], 5).await.unwrap_err(),
+        archive.vector_top_k(CALLER, MODEL, &[1.0, 0.0], 5).await.unwrap_err(),
+        archive.vector_top_k(CALLER, "another", &[1.0, 0.0, 0.0], 5).await.unwrap_err(),
     ];
     for error in refused {
         assert!(matches!(error, StoreError::Mismatch { .. }), "{error}");
         assert!(error.to_string().contains("all-MiniLM-L6-v2 (3 dimensions)"), "{error}");
     }
-    assert_eq!(archive.stats().await.unwrap().passages, 1);
+    assert_eq!(archive.stats(CALLER).await.unwrap().passages, 1);
 }
 
 pub(crate) async fn hostile_queries_find_something_or_nothing_but_never_fail(world: World) {
@@ -141,9 +159,9 @@ pub(crate) async fn hostile_queries_find_something_or_nothing_but_never_fail(wor
         "ﬁ",
         long.as_str(),
     ] {
-        archive.text_top_k(query, 10).await.unwrap_or_else(|error| panic!("{query:?}: {error}"));
+        archive.text_top_k(CALLER, query, 10).await.unwrap_or_else(|error| panic!("{query:?}: {error}"));
     }
     for query in ["quoted", "it's quoted", "NEAR", "straße", "\"word\" -nothing", "北京"] {
-        assert_eq!(archive.text_top_k(query, 10).await.unwrap().len(), 1, "{query}");
+        assert_eq!(archive.text_top_k(CALLER, query, 10).await.unwrap().len(), 1, "{query}");
     }
 }

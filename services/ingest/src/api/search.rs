@@ -1,13 +1,9 @@
 //! Search by words and by meaning.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 use warren_fault::Code;
 use warren_jobs::{JobClass, JobKind, fuse};
 use warren_messages::{
@@ -34,9 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// Seconds that the job of a query may take.
 const TIMEOUT_S: i64 = 60;
-/// Candidates of each ranking, at first and at most. More are taken when most belong to other callers.
-const FIRST_DEPTH: usize = 100;
-const MAX_DEPTH: usize = 6_400;
+/// Candidates of each ranking.
+const DEPTH: usize = 100;
 
 /// Service `warren.v1.Search`.
 pub(crate) struct Search(pub(crate) Parts);
@@ -54,7 +49,7 @@ impl search_server::Search for Search {
         if query.chars().count() > MAX_QUERY {
             return Err(refused("query", Code::InputTooLong, format!("must have at most {MAX_QUERY} characters")));
         }
-        let stats = self.0.store.archive().stats().await.map_err(|error| of_store(&error))?;
+        let stats = self.0.store.archive().stats(&caller.name).await.map_err(|error| of_store(&error))?;
         let meaning = match self.model(&stats) {
             Some(model) => self.vector(&caller, &model, query).await?.map(|vector| (model, vector)),
             None => None,
@@ -65,7 +60,7 @@ impl search_server::Search for Search {
 }
 
 impl Search {
-    /// The model whose vectors the archive holds: the default one, else the one with the most; none in an empty one.
+    /// The model of the caller's vectors: the default one, else the one with the most; `None` without vectors.
     fn model(&self, stats: &ArchiveStats) -> Option<String> {
         let known = |name: &str| self.0.catalogue.get(name).is_ok_and(|model| model.embedding.is_some());
         let default = &self.0.settings.defaults.embedding_model;
@@ -139,39 +134,17 @@ impl Search {
         meaning: Option<(String, Vector)>,
         limit: usize,
     ) -> Result<Vec<SearchHit>, Status> {
-        let archive = self.0.store.archive();
-        let mut depth = FIRST_DEPTH.max(limit);
-        loop {
-            let by_words = archive.text_top_k(query, depth as u64).await.map_err(|error| of_store(&error))?;
-            let by_meaning = match &meaning {
-                Some((model, vector)) => {
-                    archive.vector_top_k(model, vector, depth).await.map_err(|error| of_store(&error))?
-                }
-                None => Vec::new(),
-            };
-            let cut = by_words.len() == depth || by_meaning.len() == depth;
-            let own = self.own(caller, by_words.iter().chain(&by_meaning)).await?;
-            let mine = |hit: &Hit| own.contains(&hit.passage.job_id);
-            let (by_words, by_meaning) = (kept(by_words, mine), kept(by_meaning, mine));
-            let hits = fused(&by_words, &by_meaning, limit);
-            if hits.len() == limit || !cut || depth >= MAX_DEPTH {
-                return Ok(hits);
+        let (archive, depth) = (self.0.store.archive(), DEPTH.max(limit));
+        let by_words = archive.text_top_k(&caller.name, query, depth as u64).await.map_err(|error| of_store(&error))?;
+        let by_meaning = match &meaning {
+            Some((model, vector)) => {
+                let found = archive.vector_top_k(&caller.name, model, vector, depth).await;
+                found.map_err(|error| of_store(&error))?
             }
-            depth *= 4;
-        }
+            None => Vec::new(),
+        };
+        Ok(fused(&by_words, &by_meaning, limit))
     }
-
-    /// The caller's jobs among those of the hits.
-    async fn own<'h>(&self, caller: &Caller, hits: impl Iterator<Item = &'h Hit>) -> Result<HashSet<Uuid>, Status> {
-        let ids: HashSet<Uuid> = hits.map(|hit| hit.passage.job_id).collect();
-        let ids: Vec<Uuid> = ids.into_iter().collect();
-        let jobs = self.0.store.read().jobs_by_id(&ids).await.map_err(|error| of_store(&error))?;
-        Ok(jobs.into_iter().filter(|job| job.caller == caller.name).map(|job| job.id).collect())
-    }
-}
-
-fn kept(hits: Vec<Hit>, mine: impl Fn(&Hit) -> bool) -> Vec<Hit> {
-    hits.into_iter().filter(|hit| mine(hit)).collect()
 }
 
 /// One ranking of two, best first.
@@ -199,6 +172,7 @@ fn fused(by_words: &[Hit], by_meaning: &[Hit], limit: usize) -> Vec<SearchHit> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
     use warren_store::Passage;
 
     use super::*;
