@@ -18,7 +18,9 @@ pub struct BrokerSettings {
     pub heartbeat_s: u16,
     /// Seconds after which a publish that nobody confirmed counts as unknown.
     pub confirm_timeout_s: u64,
-    /// Seconds that messages in hand may take to finish when the process stops.
+    /// Seconds that messages in hand may take to finish when the process stops. No key of its own: see
+    /// [`BrokerSettings::within`].
+    #[serde(skip)]
     pub drain_s: u64,
     /// Most publishes in flight.
     pub publishes_in_flight: usize,
@@ -40,6 +42,13 @@ impl Default for BrokerSettings {
 impl BrokerSettings {
     /// The heartbeat of coordinators, whose hand-over must be quick.
     pub const COORDINATOR_HEARTBEAT_S: u16 = 5;
+
+    /// The same settings for a process that ends `grace_s` seconds after it was asked to: messages in hand must be
+    /// settled a little before, so that what is left can still be closed.
+    #[must_use]
+    pub fn within(&self, grace_s: u64) -> Self {
+        Self { drain_s: grace_s.saturating_sub(5).max(grace_s / 2), ..self.clone() }
+    }
 
     pub(crate) fn uri(&self) -> Result<AMQPUri, String> {
         // The parser's own error may quote the password.
@@ -97,6 +106,15 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         assert_eq!(BrokerSettings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn messages_are_settled_before_the_process_ends() {
+        let settings = BrokerSettings::default();
+        for (grace_s, drain_s) in [(30, 25), (90, 85), (6, 3), (1, 0)] {
+            assert_eq!(settings.within(grace_s).drain_s, drain_s);
+        }
+        assert_eq!(settings.within(30).drain_s, settings.drain_s, "the default of both");
     }
 
     #[test]

@@ -2,11 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use warren_clock::Reconnect;
 use warren_telemetry::metrics;
+
+/// How often a part is asked whether it is there, if it does not tell.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 type Down = BTreeMap<String, String>;
 
@@ -89,10 +96,50 @@ impl Part {
     }
 
     /// Shows the outcome of reaching the part.
-    pub fn set<E: std::fmt::Display>(&self, outcome: Result<(), E>) {
+    pub fn set<E: Display>(&self, outcome: Result<(), E>) {
         match outcome {
             Ok(()) => self.ready(),
             Err(error) => self.down(error.to_string()),
+        }
+    }
+
+    /// Opens the part as soon as it is there. `None`: the process is to stop first.
+    pub async fn opened<T, E: Display>(
+        &self,
+        open: impl AsyncFn() -> Result<T, E>,
+        stopping: &CancellationToken,
+    ) -> Option<T> {
+        let mut reconnect = Reconnect::new();
+        loop {
+            match open().await {
+                Ok(part) => {
+                    self.ready();
+                    return Some(part);
+                }
+                Err(error) => self.down(error.to_string()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(reconnect.next_delay()) => {}
+                () = stopping.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Shows what the part tells of itself, until it tells no more.
+    pub async fn follow<T, E: Display>(&self, mut told: watch::Receiver<T>, usable: impl Fn(&T) -> Result<(), E>) {
+        loop {
+            self.set(usable(&told.borrow_and_update()));
+            if told.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Asks every few seconds whether the part is there, for ever.
+    pub async fn ask<E: Display>(&self, ask: impl AsyncFn() -> Result<(), E>) {
+        loop {
+            self.set(ask().await);
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 }
@@ -117,5 +164,34 @@ mod tests {
         waiting.await.expect("woken");
         broker.down("connection lost");
         assert!(!readiness.is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_part_is_opened_as_soon_as_it_is_there() {
+        let (readiness, stopping) = (Readiness::default(), CancellationToken::new());
+        let store = readiness.part("store", "not opened yet");
+        let tries = std::cell::Cell::new(0);
+        let open = async || {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(format!("try {}", tries.get())) } else { Ok(7) }
+        };
+        assert_eq!(store.opened(open, &stopping).await, Some(7));
+        assert!(readiness.is_ready() && tries.get() == 3);
+        stopping.cancel();
+        assert_eq!(store.opened(async || Err::<(), _>("away"), &stopping).await, None);
+        assert_eq!(readiness.down()["store"], "away");
+    }
+
+    #[tokio::test]
+    async fn what_a_part_tells_is_shown_until_it_is_gone() {
+        let readiness = Readiness::default();
+        let broker = readiness.part("rabbitmq", "not connected yet");
+        let (health, told) = watch::channel(Ok(()));
+        let following = tokio::spawn(async move { broker.follow(told, Clone::clone).await });
+        readiness.ready().await;
+        assert_eq!(health.send_replace(Err("blocked")), Ok(()));
+        drop(health);
+        following.await.expect("it ends with the part");
+        assert_eq!(readiness.down()["rabbitmq"], "blocked");
     }
 }

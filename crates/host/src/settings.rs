@@ -56,8 +56,8 @@ impl Default for HttpSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// Seconds from the first SIGTERM or SIGINT until work in hand is abandoned (its messages are delivered again).
-    /// A second signal ends it at once. Default 30; keep it under the orchestrator's own limit.
+    /// Seconds from the first SIGTERM or SIGINT until the process ends; messages in hand are abandoned 5 s before (and
+    /// delivered again). A second signal ends it at once. Default 30; keep it under the orchestrator's own limit.
     pub grace_s: u64,
 }
 

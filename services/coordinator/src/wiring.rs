@@ -1,4 +1,4 @@
-//! The plumbing that `main` leaves out: waiting for parts, watching them, serving.
+//! The plumbing that `main` leaves out: watching the parts, serving.
 
 use std::time::Duration;
 
@@ -6,66 +6,24 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
-use warren_clock::{Clock, Reconnect};
-use warren_host::{Host, Part};
+use warren_broker::Health;
+use warren_host::Host;
 use warren_messages::wire::leases_server::LeasesServer;
-use warren_store::{Store, StoreSettings};
 
 use crate::{lead::Parts, service::Door};
 
-/// How often object storage is asked whether it is there.
-const PING: Duration = Duration::from_secs(5);
-
-/// Opens the database as soon as it is there. `None`: the process is to stop first.
-pub(crate) async fn open_store(
-    settings: &StoreSettings,
-    clock: &Clock,
-    health: &Part,
-    stopping: &CancellationToken,
-) -> Option<Store> {
-    let mut reconnect = Reconnect::new();
-    loop {
-        match Store::open(settings, clock.clone()).await {
-            Ok(store) => {
-                health.ready();
-                return Some(store);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "waiting for the database");
-                health.down(error.to_string());
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(reconnect.next_delay()) => {}
-            () = stopping.cancelled() => return None,
-        }
-    }
-}
-
-/// Keeps readiness right until the process stops.
+/// Keeps readiness right until the process stops. The database shows in the turns at leading.
 pub(crate) async fn watch_parts(host: &Host, parts: &Parts) {
     let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
     let stopping = host.stopping();
-    let broker = async {
-        let mut health = parts.broker.health();
-        loop {
-            rabbitmq.set(health.borrow_and_update().usable());
-            if health.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    let blobs = async {
-        let mut made = false;
-        loop {
-            let outcome = if made { parts.blobs.ping().await } else { parts.blobs.ensure_bucket().await };
-            made |= outcome.is_ok();
-            s3.set(outcome.map_err(|error| error.to_string()));
-            tokio::time::sleep(PING).await;
-        }
+    let watching = async {
+        tokio::join!(
+            rabbitmq.follow(parts.broker.health(), Health::usable),
+            s3.ask(async || parts.blobs.ensure_bucket().await),
+        )
     };
     tokio::select! {
-        () = async { tokio::join!(broker, blobs); } => {}
+        _ = watching => {}
         () = stopping.cancelled() => {}
     }
 }

@@ -1,4 +1,4 @@
-//! The plumbing that `main` leaves out: waiting for parts, watching them, serving.
+//! The plumbing that `main` leaves out: watching the parts, serving.
 
 use std::time::Duration;
 
@@ -10,15 +10,12 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
-use warren_clock::{Clock, Reconnect};
+use warren_broker::Health;
 use warren_host::{Host, Part, Readiness};
 use warren_messages::DESCRIPTORS;
-use warren_store::{Store, StoreSettings};
 
 use crate::{api, measure, parts::Parts};
 
-/// How often the database and object storage are asked whether they are there.
-const PING: Duration = Duration::from_secs(5);
 /// How often gRPC health follows readiness.
 const HEALTH: Duration = Duration::from_secs(1);
 /// Bytes of one stream that may be on their way: enough to keep a fast link busy during an upload.
@@ -48,58 +45,17 @@ impl Watched {
     }
 }
 
-/// Opens the database as soon as it is there. `None`: the process is to stop first.
-pub(crate) async fn open_store(
-    settings: &StoreSettings,
-    clock: &Clock,
-    health: &Part,
-    stopping: &CancellationToken,
-) -> Option<Store> {
-    let mut reconnect = Reconnect::new();
-    loop {
-        match Store::open(settings, clock.clone()).await {
-            Ok(store) => {
-                health.ready();
-                return Some(store);
-            }
-            Err(error) => health.down(error.to_string()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(reconnect.next_delay()) => {}
-            () = stopping.cancelled() => return None,
-        }
-    }
-}
-
 /// Keeps readiness right until `done`.
 pub(crate) async fn watch_parts(watched: &Watched, parts: &Parts, done: &CancellationToken) {
-    let Watched { database, rabbitmq, s3 } = watched;
-    let broker = async {
-        let mut health = parts.broker.health();
-        loop {
-            rabbitmq.set(health.borrow_and_update().usable());
-            if health.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    let blobs = async {
-        let mut made = false;
-        loop {
-            let outcome = if made { parts.blobs.ping().await } else { parts.blobs.ensure_bucket().await };
-            made |= outcome.is_ok();
-            s3.set(outcome);
-            tokio::time::sleep(PING).await;
-        }
-    };
-    let store = async {
-        loop {
-            tokio::time::sleep(PING).await;
-            database.set(parts.store.ping().await);
-        }
+    let watching = async {
+        tokio::join!(
+            watched.rabbitmq.follow(parts.broker.health(), Health::usable),
+            watched.s3.ask(async || parts.blobs.ensure_bucket().await),
+            watched.database.ask(async || parts.store.ping().await),
+        )
     };
     tokio::select! {
-        () = async { tokio::join!(broker, blobs, store); } => {}
+        _ = watching => {}
         () = done.cancelled() => {}
     }
 }
@@ -110,8 +66,12 @@ pub(crate) async fn watch_parts(watched: &Watched, parts: &Parts, done: &Cancell
 /// When the listener fails.
 pub(crate) async fn serve(parts: &Parts, listener: TcpListener) -> anyhow::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    // Only what is served here: workers' services are described in the same files.
+    let reflection = || {
+        let described =
+            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        api::NAMES.into_iter().fold(described, tonic_reflection::server::Builder::with_service_name)
+    };
     let routes = api::services(parts)
         .add_service(health)
         .add_service(reflection().build_v1()?)

@@ -31,7 +31,12 @@ fn main() -> ExitCode {
         let slots = settings.work.slots_on(device);
 
         let leases = Leases::start(&settings.leases, settings.identity(slots), &clock, stopping.clone())?;
-        let broker = Broker::start(settings.broker.clone(), clock.clone(), leases.worker(), stopping.clone());
+        let broker = Broker::start(
+            settings.broker.within(settings.drain.grace_s),
+            clock.clone(),
+            leases.worker(),
+            stopping.clone(),
+        );
         let blobs = Blobs::connect(&settings.blob);
         let models = Shelf::<Speech>::new(&settings.models, &settings.work, device);
 

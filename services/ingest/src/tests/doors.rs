@@ -118,6 +118,7 @@ async fn services_are_found_by_reflection() {
     for name in api::NAMES {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
+    assert!(!names.iter().any(|name| name.contains("Leases")), "it is served to workers, elsewhere: {names:?}");
     drop(answers);
     world.stop().await;
 }
