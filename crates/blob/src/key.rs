@@ -15,9 +15,9 @@ use uuid::Uuid;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
-/// All objects whose names begin alike, such as the PCM of one job.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Prefix(String);
+/// All objects whose names begin alike, such as all PCM.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefix(&'static str);
 
 /// The text is not the name of a Warren object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,11 @@ impl Key {
         key.filter(|key| key.0 == text).ok_or_else(|| BadKey(text.chars().take(120).collect()))
     }
 
+    /// The upload, job or task that the object belongs to.
+    pub fn owner(&self) -> Uuid {
+        self.0.split('/').nth(1).and_then(id).expect("every constructor writes it there")
+    }
+
     /// The name, as in messages and rows.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -75,33 +80,17 @@ impl Key {
 }
 
 impl Prefix {
-    /// Every part of a job's decoded samples.
-    pub fn pcm(job: Uuid) -> Self {
-        Self(format!("pcm/{job}/"))
-    }
-
-    /// Every result object of a task.
-    pub fn results(task: Uuid) -> Self {
-        Self(format!("results/{task}/"))
-    }
-
-    /// The input texts of a job.
-    pub fn texts(job: Uuid) -> Self {
-        Self(format!("texts/{job}/"))
-    }
-
-    /// Every upload.
-    pub fn all_media() -> Self {
-        Self("media/".to_owned())
-    }
-
+    /// The input texts of all jobs.
+    pub const TEXTS: Self = Self("texts/");
+    /// The decoded samples of all jobs.
+    pub const PCM: Self = Self("pcm/");
+    /// The result objects of all tasks.
+    pub const RESULTS: Self = Self("results/");
     /// Everything in the bucket.
-    pub fn everything() -> Self {
-        Self(String::new())
-    }
+    pub const EVERYTHING: Self = Self("");
 
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
+    pub(crate) fn as_str(self) -> &'static str {
+        self.0
     }
 }
 
@@ -146,6 +135,7 @@ mod tests {
     #[test]
     fn every_key_that_is_made_reads_back() {
         for key in [Key::media(ID), Key::texts(ID), Key::pcm(ID, 0), Key::pcm(ID, u32::MAX), Key::result(ID, 3, ID)] {
+            assert_eq!(key.owner(), ID);
             assert_eq!(Key::parse(key.as_str()), Ok(key));
         }
     }

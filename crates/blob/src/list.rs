@@ -1,11 +1,11 @@
-//! Listing and sweeping, for retention and for the verifier.
+//! Listing, for whoever sweeps.
 
-use crate::{BlobError, Blobs, Key, Prefix, blobs::size};
+use crate::{BlobError, Blobs, Prefix, blobs::size};
 
 /// An object found by [`Blobs::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name as the store has it; [`Key::parse`] fails for what Warren did not write.
+    /// Its name as the store has it; [`Key::parse`](crate::Key::parse) fails for what Warren did not write.
     pub name: String,
     /// Bytes.
     pub size: u64,
@@ -16,7 +16,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
-    pub async fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>, BlobError> {
+    pub async fn list(&self, prefix: Prefix) -> Result<Vec<Listed>, BlobError> {
         let mut found = Vec::new();
         let mut next: Option<String> = None;
         loop {
@@ -32,20 +32,5 @@ impl Blobs {
                 return Ok(found);
             }
         }
-    }
-
-    /// Deletes every object of Warren's under `prefix` and says how many there were.
-    ///
-    /// # Errors
-    /// [`BlobError::Unavailable`]; some may be deleted by then, and calling again goes on.
-    pub async fn delete_prefix(&self, prefix: &Prefix) -> Result<u64, BlobError> {
-        let mut deleted = 0;
-        for object in self.list(prefix).await? {
-            if let Ok(key) = Key::parse(&object.name) {
-                self.delete(&key).await?;
-                deleted += 1;
-            }
-        }
-        Ok(deleted)
     }
 }

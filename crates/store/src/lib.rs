@@ -14,6 +14,7 @@ mod inbox;
 mod jobs;
 mod leader;
 mod leases;
+mod leftovers;
 mod letters;
 mod media;
 pub mod migrate;

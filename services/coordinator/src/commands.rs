@@ -7,7 +7,7 @@ use uuid::Uuid;
 use warren_blob::{BlobError, Key};
 use warren_broker::{GroupHandler, Received};
 use warren_fault::{Cause, Code, Fault};
-use warren_jobs::{JobKind, JobState, TaskKind};
+use warren_jobs::{JobKind, JobState, TaskKind, plan::MAX_TEXTS_OBJECT_BYTES};
 use warren_messages::{
     ids::JobId,
     wire::{Command, command::Command as What},
@@ -19,9 +19,6 @@ use crate::{
     lead::{self, Lead},
     letters, planner, settle,
 };
-
-/// Largest object of texts that is planned; ingest refuses more.
-const MAX_TEXTS_BYTES: u64 = 256 << 20;
 
 /// Handles queue `warren.job`.
 #[derive(Debug)]
@@ -90,8 +87,11 @@ impl Commands {
             let tasks = vec![planner::prepare(parts, job, &media)];
             return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
         }
-        let object =
-            parts.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_BYTES).await.map_err(|e: BlobError| e.fault())?;
+        let object = parts
+            .blobs
+            .get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES)
+            .await
+            .map_err(|e: BlobError| e.fault())?;
         let lines = planner::lines(&object).map_err(Fault::Permanent)?;
         let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
         Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })

@@ -20,6 +20,7 @@ mod service;
 mod sessions;
 mod settings;
 mod settle;
+mod sweeper;
 mod wiring;
 
 use std::{process::ExitCode, sync::Arc};
@@ -31,6 +32,7 @@ use warren_clock::Clock;
 use warren_host::Host;
 use warren_messages::wire::leases_server::LeasesServer;
 use warren_relay::Relay;
+use warren_store::Store;
 
 use crate::{lead::Parts, service::Door, settings::Settings};
 
@@ -40,10 +42,14 @@ fn main() -> ExitCode {
         let stopping = host.stopping();
         let settings = Arc::new(settings);
         let store_health = host.part("database", "not opened yet");
-        let Some(store) = wiring::open_store(&settings.store, &clock, &store_health, &stopping).await else {
-            return Ok(());
-        };
-        let broker = Broker::start(settings.broker.clone(), clock.clone(), "coordinator", stopping.clone());
+        let open = async || Store::open(&settings.store, clock.clone()).await;
+        let Some(store) = store_health.opened(open, &stopping).await else { return Ok(()) };
+        let broker = Broker::start(
+            settings.broker.within(settings.drain.grace_s),
+            clock.clone(),
+            "coordinator",
+            stopping.clone(),
+        );
         let blobs = Blobs::connect(&settings.blob);
         let relay = Relay::new(format!("coordinator-{}", clock.new_id()));
         let parts = Parts { store: store.clone(), broker: broker.clone(), blobs, clock, relay, settings };

@@ -91,7 +91,10 @@ impl Tx {
         let message = format!("{} `{}` accepted", new.kind, new.name);
         let event = NewEvent::new(EventLevel::Info, "job.submitted", message);
         let sequence = self.event(new.id, &event).await?;
-        self.audit(&new.caller, "submit", &format!("job_{}", new.id.hyphenated()), &new.name).await?;
+        // A search is forgotten once it is answered; only what lasts is worth a record.
+        if new.kind != JobKind::Query {
+            self.audit(&new.caller, "submit", &format!("job_{}", new.id.hyphenated()), &new.name).await?;
+        }
         self.outbox_many(&request.outbox).await?;
         Ok(Submitted::New(Job { sequence, ..Job::try_from(row)? }))
     }

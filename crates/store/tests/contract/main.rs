@@ -5,6 +5,7 @@
 mod archive;
 mod coordination;
 mod jobs;
+mod leftovers;
 mod letters;
 mod messages;
 mod schema;
@@ -33,8 +34,9 @@ macro_rules! on_both {
 
 on_both! {
     archive:
+        a_small_caller_is_not_crowded_out
         hostile_queries_find_something_or_nothing_but_never_fail
-        reindexed_passages_replace_and_generations_swap
+        reindexed_passages_replace
         vectors_of_another_model_or_dimension_are_refused
         words_and_vectors_find_passages;
     coordination:
@@ -50,6 +52,9 @@ on_both! {
         paging_is_stable_while_jobs_arrive
         results_are_stored_once
         submit_is_idempotent;
+    leftovers:
+        objects_are_needed_while_a_task_may_run
+        searches_are_forgotten_with_all_that_is_theirs;
     letters:
         a_letter_is_indexed_once_and_replayed
         letters_are_paged_with_a_total;

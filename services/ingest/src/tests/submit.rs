@@ -61,7 +61,7 @@ async fn texts_lie_in_object_storage_before_their_job_does() {
     let again = world.jobs().submit(request()).await.expect("the same").into_inner();
     assert_eq!(again.id, job.id);
     eventually("one object is left", async || {
-        world.parts.blobs.list(&Prefix::everything()).await.expect("listed").len() == 1
+        world.parts.blobs.list(Prefix::EVERYTHING).await.expect("listed").len() == 1
     })
     .await;
     world.stop().await;

@@ -17,7 +17,7 @@ use super::world::{World, chunk, eventually, header, reason, recording, wav, wit
 
 async fn nothing_is_kept(world: &World) {
     eventually("no object is left", async || {
-        world.parts.blobs.list(&Prefix::everything()).await.expect("listed").is_empty()
+        world.parts.blobs.list(Prefix::EVERYTHING).await.expect("listed").is_empty()
     })
     .await;
 }

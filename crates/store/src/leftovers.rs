@@ -1,0 +1,42 @@
+//! What ended jobs leave behind.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+use warren_clock::UnixMillis;
+
+use crate::{Reads, StoreError, Tx, sql};
+
+impl Reads<'_> {
+    /// Of these ids of jobs and tasks, those whose objects are still needed: their job is open, or has a dead task,
+    /// which may be replayed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn need_objects(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let needed = "(job.state IN ('queued', 'running')
+             OR EXISTS (SELECT 1 FROM task AS other WHERE other.job_id = job.id AND other.state = 'dead'))";
+        let text = format!(
+            "SELECT job.id AS id FROM job WHERE {} AND {needed}
+             UNION ALL
+             SELECT task.id AS id FROM task JOIN job ON job.id = task.job_id WHERE {} AND {needed}",
+            sql::is_one_of(self.backend, "job.id", 1),
+            sql::is_one_of(self.backend, "task.id", 1)
+        );
+        let rows: Vec<sql::OneId> = self.all(text, [sql::ids(ids)]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+}
+
+impl Tx {
+    /// Deletes the searches that have ended, with everything that belongs to them, if they were submitted in this span
+    /// of time. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn forget_searches(&self, from: UnixMillis, before: UnixMillis) -> Result<u64, StoreError> {
+        let text = "DELETE FROM job WHERE created_ms >= $1 AND created_ms < $2 AND kind = 'query'
+             AND state IN ('succeeded', 'failed', 'cancelled')";
+        self.execute(text, [from.0.into(), before.0.into()]).await
+    }
+}
