@@ -2,11 +2,9 @@
 
 use warren_blob::{Blobs, Key};
 use warren_fault::{Code, Fault};
+use warren_jobs::plan::MAX_TEXTS_OBJECT_BYTES;
 use warren_messages::wire::{self, embed_task::Input};
 use warren_worker::{Hand, Stopped};
-
-/// Most bytes of lines that one task may name, far above what the coordinator cuts.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// Reads the texts of a task.
 ///
@@ -34,8 +32,9 @@ fn malformed(what: &str) -> Fault {
 fn place(lines: &wire::TextLines) -> Result<(Key, u64, u64), Fault> {
     let key = Key::parse(&lines.key).map_err(|error| malformed(&format!("lines.key: {error}")))?;
     let first = u64::try_from(lines.first_byte).map_err(|_| malformed("lines.firstByte: is negative"))?;
-    let bytes = u64::try_from(lines.bytes).ok().filter(|bytes| (1..=MAX_BYTES).contains(bytes));
-    Ok((key, first, bytes.ok_or_else(|| malformed(&format!("lines.bytes: must be 1 to {MAX_BYTES}")))?))
+    let bytes = u64::try_from(lines.bytes).ok().filter(|bytes| (1..=MAX_TEXTS_OBJECT_BYTES).contains(bytes));
+    let bytes = bytes.ok_or_else(|| malformed(&format!("lines.bytes: must be 1 to {MAX_TEXTS_OBJECT_BYTES}")))?;
+    Ok((key, first, bytes))
 }
 
 /// One JSON string a line, as many as the task says.

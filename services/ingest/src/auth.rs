@@ -31,7 +31,7 @@ pub(crate) struct ApiKey {
 pub(crate) struct Caller {
     /// Whose jobs and media these are.
     pub(crate) name: String,
-    /// May see and change everybody's.
+    /// May see what is everybody's: dead letters, queues, workers. Jobs and recordings stay their caller's alone.
     pub(crate) operator: bool,
 }
 

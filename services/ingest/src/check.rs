@@ -2,7 +2,7 @@
 
 use tonic::Status;
 use warren_fault::Code;
-use warren_jobs::JobClass;
+use warren_jobs::{JobClass, plan::MAX_TEXTS_BYTES};
 use warren_messages::{
     ids::{InvalidId, MediaId},
     wire,
@@ -15,8 +15,6 @@ use crate::{
     status::{invalid, refused},
 };
 
-/// Bytes of all texts of one request together.
-const TEXTS_BYTES: usize = 4 << 20;
 /// Characters of a request id.
 const REQUEST_ID: usize = 200;
 
@@ -125,8 +123,9 @@ impl Rules<'_> {
             }
             total += text.len();
         }
-        if total > TEXTS_BYTES {
-            let problem = format!("hold {total} bytes together, {TEXTS_BYTES} are allowed; make several jobs of it");
+        if total > MAX_TEXTS_BYTES {
+            let problem =
+                format!("hold {total} bytes together, {MAX_TEXTS_BYTES} are allowed; make several jobs of it");
             return Err(refused("embed.texts", Code::InputTooLarge, problem));
         }
         Ok(())

@@ -16,6 +16,7 @@ mod parts;
 mod settings;
 mod shown;
 mod status;
+mod uploads;
 mod vectors;
 mod wiring;
 
@@ -30,6 +31,7 @@ use warren_broker::Broker;
 use warren_clock::Clock;
 use warren_host::Host;
 use warren_relay::Relay;
+use warren_store::Store;
 
 use crate::{hints::Hints, parts::Parts, settings::Settings, wiring::Watched};
 
@@ -39,12 +41,12 @@ fn main() -> ExitCode {
         let stopping = host.stopping();
         let settings = Arc::new(settings);
         let watched = Watched::on(&host);
-        let Some(store) = wiring::open_store(&settings.store, &clock, &watched.database, &stopping).await else {
-            return Ok(());
-        };
+        let open = async || Store::open(&settings.store, clock.clone()).await;
+        let Some(store) = watched.database.opened(open, &stopping).await else { return Ok(()) };
         // What is behind the door stays until the last call is answered.
         let done = CancellationToken::new();
-        let broker = Broker::start(settings.broker.clone(), clock.clone(), "ingest", done.clone());
+        let broker =
+            Broker::start(settings.broker.within(settings.drain.grace_s), clock.clone(), "ingest", done.clone());
         let blobs = Blobs::connect(&settings.blob);
         let relay = Relay::new(format!("ingest-{}", clock.new_id()));
         let hints = Hints::default();

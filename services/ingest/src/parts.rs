@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -21,6 +20,7 @@ use crate::{
     hints::Hints,
     settings::Settings,
     status::{busy, invalid, not_found, of_store},
+    uploads::Uploads,
     vectors::Vectors,
 };
 
@@ -47,8 +47,8 @@ pub(crate) struct Parts {
     pub(crate) catalogue: Arc<Catalogue>,
     /// Vectors of recent searches.
     pub(crate) vectors: Vectors,
-    /// Uploads that may run at once.
-    pub(crate) uploads: Arc<Semaphore>,
+    /// Uploads that run.
+    pub(crate) uploads: Uploads,
     /// The process is to end: open streams are to end too.
     pub(crate) stopping: CancellationToken,
 }
@@ -68,7 +68,7 @@ impl Parts {
         stopping: CancellationToken,
     ) -> Self {
         Self {
-            uploads: Arc::new(Semaphore::new(settings.limits.uploads)),
+            uploads: Uploads::new(&settings.limits),
             catalogue: Arc::new(Catalogue::builtin()),
             vectors: Vectors::default(),
             store,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use warren_blob::BlobSettings;
 use warren_broker::BrokerSettings;
 use warren_host::{DrainSettings, HttpSettings, ServiceSettings, ensure_loopback_or_auth};
+use warren_jobs::plan::MAX_TEXTS_BYTES;
 use warren_models::{Catalogue, Family};
 use warren_settings::Validate;
 use warren_store::StoreSettings;
@@ -61,6 +62,10 @@ pub(crate) struct LimitSettings {
     pub(crate) upload_bytes: u64,
     /// Uploads that run at once; others wait. Each takes up to 16 MiB of memory. Default 16.
     pub(crate) uploads: usize,
+    /// Of them, those of one caller; its others wait. Default 4: a caller alone can keep a fast link busy with them.
+    pub(crate) uploads_per_caller: usize,
+    /// Bytes a second that a caller has to send on average, once a minute has passed. Default 8 192.
+    pub(crate) upload_bytes_per_s: u64,
     /// Most texts in one embed job. Default 100 000.
     pub(crate) texts: usize,
     /// Most bytes of one text. Default 1 MiB.
@@ -71,7 +76,15 @@ pub(crate) struct LimitSettings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { upload_bytes: 8 << 30, uploads: 16, texts: 100_000, text_bytes: 1 << 20, timeout_s: 172_800 }
+        Self {
+            upload_bytes: 8 << 30,
+            uploads: 16,
+            uploads_per_caller: 4,
+            upload_bytes_per_s: 8 << 10,
+            texts: 100_000,
+            text_bytes: 1 << 20,
+            timeout_s: 172_800,
+        }
     }
 }
 
@@ -133,6 +146,14 @@ impl Validate for Settings {
         if self.limits.uploads == 0 {
             return Err("limits.uploads: must be at least 1".to_owned());
         }
+        if self.limits.uploads_per_caller == 0 {
+            return Err("limits.uploads_per_caller: must be at least 1".to_owned());
+        }
+        if self.limits.text_bytes > MAX_TEXTS_BYTES {
+            return Err(format!(
+                "limits.text_bytes: must be at most {MAX_TEXTS_BYTES}, as much as a whole job may have"
+            ));
+        }
         self.defaults.check()?;
         for (index, key) in self.auth.keys.iter().enumerate() {
             if key.caller.is_empty() || key.key.expose().len() < 20 {
@@ -171,13 +192,15 @@ mod tests {
     fn defaults_are_valid_and_what_is_wrong_is_named() {
         assert_eq!(Settings::default().validate(), Ok(()));
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 5] = [
+        let wrong: [(&str, Spoil); 7] = [
             ("grpc.bind", |settings| settings.grpc.bind = ([0, 0, 0, 0], 7070).into()),
             ("auth.keys[0]", |settings| {
                 let key = Secret::new("short".to_owned());
                 settings.auth.keys = vec![ApiKey { caller: "anna".to_owned(), key, operator: false }];
             }),
             ("limits.uploads", |settings| settings.limits.uploads = 0),
+            ("limits.uploads_per_caller", |settings| settings.limits.uploads_per_caller = 0),
+            ("limits.text_bytes", |settings| settings.limits.text_bytes = MAX_TEXTS_BYTES + 1),
             ("defaults.speech_model", |settings| settings.defaults.speech_model = "huge".to_owned()),
             ("defaults.embedding_model", |settings| settings.defaults.embedding_model = "base".to_owned()),
         ];

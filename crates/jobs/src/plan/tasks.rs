@@ -6,6 +6,11 @@ use std::ops::Range;
 pub const SAMPLE_RATE: u64 = 16_000;
 /// Most bytes of text that travel inside one task.
 pub const MAX_INLINE_BYTES: usize = 32 * 1024;
+/// Most bytes of all texts of one job together.
+pub const MAX_TEXTS_BYTES: usize = 4 << 20;
+/// Most bytes of them in storage, one JSON string a line: a control character is written in six bytes, and every text
+/// has two quotes and the end of its line.
+pub const MAX_TEXTS_OBJECT_BYTES: u64 = 9 * MAX_TEXTS_BYTES as u64;
 /// Most texts in one embed task.
 pub const MAX_TEXTS: usize = 256;
 

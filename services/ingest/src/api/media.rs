@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 use warren_audio::{HEAD_BYTES, sniff};
 use warren_blob::{BlobError, Key, Stored};
@@ -23,14 +24,13 @@ use crate::{
     parts::Parts,
     settings::LimitSettings,
     status::{differs, full, invalid, of_blob, of_fault, of_store, refused},
+    uploads::{Pace, STALL},
 };
 
 /// Most bytes of one chunk.
 const MAX_CHUNK: usize = 1 << 20;
 /// Most characters of a name.
 const MAX_NAME: usize = 500;
-/// Longest silence of a caller.
-const STALL: Duration = Duration::from_secs(60);
 /// Longest wait for other uploads to end.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -45,13 +45,18 @@ impl media_server::Media for Media {
         parts.need("s3", Code::BlobUnavailable)?;
         parts.need("database", Code::StoreUnavailable)?;
         // Until there is room, nothing of the body is read.
-        let _room = tokio::time::timeout(WAIT, parts.uploads.acquire())
-            .await
-            .map_err(|_| full(format!("{} uploads run already; try again", parts.settings.limits.uploads)))?;
+        let limits = &parts.settings.limits;
+        let _place = tokio::time::timeout(WAIT, parts.uploads.place(&caller.name)).await.map_err(|_| {
+            full(format!(
+                "{} uploads run already, or {} of yours; try again",
+                limits.uploads, limits.uploads_per_caller
+            ))
+        })?;
 
-        let mut incoming = Incoming { requests: request.into_inner(), broken: None };
+        let pace = Pace::new(limits.upload_bytes_per_s);
+        let mut incoming = Incoming { requests: request.into_inner(), pace, broken: None };
         let header = incoming.header().await?;
-        check(&header, &parts.settings.limits)?;
+        check(&header, limits)?;
         let head = incoming.head().await?;
         let container = sniff(&head[..head.len().min(HEAD_BYTES)])
             .map_err(|stranger| of_fault(&stranger.fault(called(&header.name))))?;
@@ -137,6 +142,7 @@ fn shown(media: Row) -> MediaObject {
 /// What a caller sends.
 struct Incoming {
     requests: Streaming<UploadRequest>,
+    pace: Pace,
     /// Why the stream ended early.
     broken: Option<Status>,
 }
@@ -153,10 +159,20 @@ impl fmt::Display for Broken {
 
 impl Incoming {
     async fn next(&mut self) -> Result<Option<Part>, Status> {
-        let stalled = || Status::deadline_exceeded(format!("nothing came for {} s; upload again", STALL.as_secs()));
-        let request = tokio::time::timeout(STALL, self.requests.message()).await.map_err(|_| stalled())??;
+        let (patience, begun) = (self.pace.patience(), Instant::now());
+        let stalled = || {
+            Status::deadline_exceeded(if patience == STALL {
+                format!("nothing came for {} s; upload again", STALL.as_secs())
+            } else {
+                "this upload is slower than limits.upload_bytes_per_s; upload again over a faster connection".to_owned()
+            })
+        };
+        let request = tokio::time::timeout(patience, self.requests.message()).await.map_err(|_| stalled())??;
         let Some(request) = request else { return Ok(None) };
-        request.part.map(Some).ok_or_else(|| invalid("part", "is required: a `header` first, then `chunk`s"))
+        let part = request.part.ok_or_else(|| invalid("part", "is required: a `header` first, then `chunk`s"))?;
+        let bytes = if let Part::Chunk(chunk) = &part { chunk.len() } else { 0 };
+        self.pace.came(bytes, begun.elapsed());
+        Ok(Some(part))
     }
 
     async fn header(&mut self) -> Result<UploadHeader, Status> {

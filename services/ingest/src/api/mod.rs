@@ -11,6 +11,7 @@ mod transcripts;
 mod watch;
 
 use tonic::service::{Routes, interceptor::InterceptedService};
+use warren_jobs::plan::MAX_TEXTS_BYTES;
 use warren_messages::wire::{
     dead_letters_server::{self, DeadLettersServer},
     embeddings_server::{self, EmbeddingsServer},
@@ -23,8 +24,8 @@ use warren_messages::wire::{
 
 use crate::{auth::Keys, parts::Parts};
 
-/// Largest message that is read. An upload's chunks have at most 1 MiB, the texts of a job at most 4 MiB.
-const LARGEST: usize = 8 << 20;
+/// Largest message that is read: a job's texts, each with its tag and length. An upload's chunks are smaller.
+const LARGEST: usize = 2 * MAX_TEXTS_BYTES;
 
 /// The names of all services, for gRPC health.
 pub(crate) const NAMES: [&str; 7] = [
