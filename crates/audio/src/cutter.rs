@@ -51,7 +51,6 @@ pub struct Cutter {
     /// Frames since the last one with sound; counts only while a window is open.
     quiet: usize,
     floor: NoiseFloor,
-    seen: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +69,6 @@ impl Cutter {
     /// Takes the next samples; returns the windows that they complete.
     pub fn push(&mut self, mut samples: &[f32]) -> Vec<Window> {
         let mut windows = Vec::new();
-        self.seen += samples.len() as u64;
         while !samples.is_empty() {
             let (now, later) = samples.split_at(samples.len().min(FRAME - self.partial.len()));
             self.partial.extend_from_slice(now);
@@ -92,11 +90,6 @@ impl Cutter {
             windows.push(self.close(self.frames.len()));
         }
         windows
-    }
-
-    /// The samples taken so far.
-    pub fn seen_samples(&self) -> u64 {
-        self.seen
     }
 
     fn take_frame(&mut self, windows: &mut Vec<Window>) {

@@ -22,7 +22,7 @@ pub use cutter::{Cutter, MAX_WINDOW, Window};
 pub use decode::{BLOCK, Decoder, Format};
 pub use error::AudioError;
 pub use limits::{DecodeOptions, Limits};
-pub use mel::{MEL_FRAMES, MelSpectrogram, log_mel};
+pub use mel::{MEL_FRAMES, MelSpectrogram};
 pub use sniff::{Container, HEAD_BYTES, NotAudio, sniff};
 pub use source::Source;
 

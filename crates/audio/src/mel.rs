@@ -103,11 +103,6 @@ impl MelSpectrogram {
     }
 }
 
-/// [`MelSpectrogram::compute`] for a single use.
-pub fn log_mel(samples: &[f32], n_mels: usize) -> Vec<f32> {
-    MelSpectrogram::new(n_mels).compute(samples)
-}
-
 /// Triangular bands, equally spaced on Slaney's mel scale from 0 to 8000 Hz, each of unit area.
 ///
 /// Source: librosa `filters.mel(htk=False, norm="slaney")` after M. Slaney, Auditory Toolbox, 1998: linear below

@@ -3,9 +3,13 @@
 
 use std::f64::consts::PI;
 
-use warren_audio::{MEL_FRAMES, MelSpectrogram, SAMPLE_RATE, log_mel};
+use warren_audio::{MEL_FRAMES, MelSpectrogram, SAMPLE_RATE};
 
 const STRIDE: usize = 37;
+
+fn log_mel(samples: &[f32], n_mels: usize) -> Vec<f32> {
+    MelSpectrogram::new(n_mels).compute(samples)
+}
 
 /// The signal of `fixtures/mel_reference.py`.
 fn signal(count: usize) -> Vec<f32> {

@@ -39,7 +39,6 @@ fn cut(samples: &[f32], step: usize) -> Vec<Window> {
         windows.extend(cutter.push(block));
         assert!(cutter.held.len() <= MAX_WINDOW && cutter.frames.len() <= MAX_FRAMES);
     }
-    assert_eq!(cutter.seen_samples(), samples.len() as u64);
     windows.extend(cutter.finish());
     windows
 }
@@ -158,7 +157,7 @@ fn memory_stays_bounded_for_hours() {
     let (voice, pause) = (speech(41.0, -20.0, 3), silence(3.0));
     let (mut cutter, mut windows, mut end) = (Cutter::new(), 0, 0);
     let mut largest = 0;
-    while cutter.seen_samples() < 3 * 3600 * RATE as u64 {
+    for _ in 0..3 * 3600 / 44 {
         for part in [&voice, &pause] {
             for window in cutter.push(part) {
                 assert!(window.first_sample >= end);

@@ -86,7 +86,7 @@ fn recordings(cache: &Path, folder: &Path) -> Result<Materials, RecordingsError>
     let clips = |names: &[&str]| names.iter().map(|name| library.clip(name)).collect::<Result<Vec<_>, _>>();
     let long = library.joined(&folder.join("three-minutes.wav"), &clips(&JOINED)?, LONG_SECONDS)?;
     eprintln!(
-        "{}: {:.0} s joined from {} English clips, each heard several times",
+        "{}: {:.0} s joined from {} English clips, each pass in another order and at another speed",
         long.name,
         long.seconds,
         JOINED.len()
