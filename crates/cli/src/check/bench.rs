@@ -1,8 +1,8 @@
-//! Running one command after another: full output into a log, the last line to the person, counts to the tally.
+//! Running commands: full output into a log, the last line to the person, counts to the tally.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    fs::{self, File},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -10,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::unix::pipe::Receiver,
     process::Command,
+    task::JoinSet,
 };
-use warren_child::{Limits, spawn_async};
+use warren_child::{AsyncChild, Limits, spawn_async};
 
 use super::{
     capabilities::Capabilities,
@@ -181,13 +183,56 @@ impl Bench {
 
     /// Runs a command that prints the results of tests.
     pub(crate) async fn tests(&mut self, command: Command) -> Result<Tally, CliError> {
-        let (mut tally, mut ran, mut outcomes) = (Tally::default(), Vec::new(), Outcomes::default());
-        let status = self
-            .stream(command, |line| {
-                tally.read(line);
-                ran.extend(outcomes.read(line));
-            })
-            .await?;
+        let mut results = Results::default();
+        let status = self.stream(command, |line| results.read(line)).await?;
+        Ok(self.judge(results, status))
+    }
+
+    /// Runs such commands, `at_once` of them side by side. What one prints stays together.
+    pub(crate) async fn tests_side_by_side(
+        &mut self,
+        commands: Vec<Command>,
+        at_once: usize,
+    ) -> Result<Tally, CliError> {
+        let (mut waiting, mut running) = (commands.into_iter(), JoinSet::new());
+        let (mut all, mut children, mut done) = (Tally::default(), BTreeSet::new(), 0);
+        let count = waiting.len();
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            while running.len() < at_once
+                && let Some(command) = waiting.next()
+            {
+                let program = Aside::start(command)?;
+                children.insert(program.child.id());
+                running.spawn(program.finish(self.deadline));
+            }
+            tokio::select! {
+                ended = running.join_next() => {
+                    let Some(ended) = ended else { break };
+                    let ended = ended.map_err(|error| CliError::Usage(error.to_string()))??;
+                    children.remove(&ended.pid);
+                    done += 1;
+                    let mut results = Results::default();
+                    for line in ended.output.lines() {
+                        results.read(line);
+                        self.note(line);
+                    }
+                    let tally = self.judge(results, ended.status);
+                    all.add(&tally);
+                    all.trouble.extend(tally.trouble);
+                }
+                _ = tick.tick() => {
+                    self.live.show(&format!("{done} of {count} test programs done"));
+                    leftovers::bury(&children);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Counts what a test program did that ended so.
+    fn judge(&mut self, results: Results, status: Option<ExitStatus>) -> Tally {
+        let Results { mut tally, ran, .. } = results;
         let failed = ran.iter().filter(|(_, passed)| !passed);
         tally.trouble.extend(failed.map(|(name, _)| format!("failed: {name}")));
         self.ran.extend(ran);
@@ -196,7 +241,7 @@ impl Bench {
             Some(status) if !status.success() && tally.failed == 0 => tally.fail(format!("it ended with {status}")),
             Some(_) => {}
         }
-        Ok(tally)
+        tally
     }
 
     fn late(&mut self) -> Tally {
@@ -211,7 +256,7 @@ impl Bench {
         mut each: impl FnMut(&str),
     ) -> Result<Option<ExitStatus>, CliError> {
         let shown = format!("{:?}", command.as_std());
-        self.note(&format!("$ {}", shown.rsplit_once(" && ").map_or(shown.as_str(), |(_, rest)| rest)));
+        self.note(&format!("$ {}", without_folder(&shown)));
         let pipes = || -> std::io::Result<_> {
             let (reader, writer) = std::io::pipe()?;
             command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
@@ -253,7 +298,7 @@ impl Bench {
                 }
                 _ = tick.tick() => {
                     self.live.show(&last);
-                    leftovers::bury(Some(child.id()));
+                    leftovers::bury(&BTreeSet::from([child.id()]));
                     if ended.is_some_and(|ended: Instant| ended.elapsed() > LAST_WORDS) {
                         break;
                     }
@@ -266,4 +311,68 @@ impl Bench {
         }
         Ok(status)
     }
+}
+
+/// What a test program has printed, counted.
+#[derive(Debug, Default)]
+struct Results {
+    tally: Tally,
+    ran: Vec<(String, bool)>,
+    outcomes: Outcomes,
+}
+
+impl Results {
+    fn read(&mut self, line: &str) {
+        self.tally.read(line);
+        self.ran.extend(self.outcomes.read(line));
+    }
+}
+
+/// A program that writes into a file, to be read when it has ended.
+struct Aside {
+    child: AsyncChild,
+    name: String,
+    output: NamedTempFile,
+}
+
+/// One that has ended; without a status, it took too long and was killed.
+struct Ended {
+    pid: u32,
+    status: Option<ExitStatus>,
+    output: String,
+}
+
+impl Aside {
+    fn start(mut command: Command) -> Result<Self, CliError> {
+        let name = without_folder(&format!("{:?}", command.as_std())).to_owned();
+        let files = || -> std::io::Result<_> {
+            let output = NamedTempFile::new()?;
+            let end = OpenOptions::new().append(true).open(output.path())?;
+            command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end);
+            Ok((output, command))
+        };
+        let (output, command) = files().map_err(CliError::file("make a temporary file"))?;
+        let child = spawn_async(command, Limits::NONE)
+            .map_err(|error| CliError::Usage(format!("{name} cannot be started: {error}")))?;
+        Ok(Self { child, name, output })
+    }
+
+    async fn finish(mut self, deadline: Instant) -> Result<Ended, CliError> {
+        let pid = self.child.id();
+        let status = match tokio::time::timeout_at(deadline.into(), self.child.wait()).await {
+            Ok(status) => Some(status.map_err(CliError::file(format!("wait for {}", self.name)))?),
+            Err(_) => {
+                self.child.kill().await.map_err(CliError::file(format!("stop {}", self.name)))?;
+                None
+            }
+        };
+        let output = fs::read(self.output.path()).map_err(CliError::file("read what a test printed"))?;
+        let output = format!("$ {}\n{}", self.name, String::from_utf8_lossy(&output));
+        Ok(Ended { pid, status, output })
+    }
+}
+
+/// A command without the `cd … &&` that its debug form begins with.
+fn without_folder(shown: &str) -> &str {
+    shown.rsplit_once(" && ").map_or(shown, |(_, rest)| rest)
 }

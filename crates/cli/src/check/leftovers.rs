@@ -33,12 +33,11 @@ pub(crate) fn adopt_orphans() {
     let _ = prctl::set_child_subreaper(true);
 }
 
-/// Buries adopted orphans that have ended; `child` is waited for by somebody else.
-pub(crate) fn bury(child: Option<u32>) {
+/// Buries adopted orphans that have ended; `children` are waited for by somebody else.
+pub(crate) fn bury(children: &BTreeSet<u32>) {
     let me = std::process::id().cast_signed();
-    let child = child.map(u32::cast_signed);
     for process in all() {
-        if process.zombie && process.parent == me && Some(process.pid) != child {
+        if process.zombie && process.parent == me && !children.contains(&process.pid.cast_unsigned()) {
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
         }
     }
@@ -48,7 +47,7 @@ pub(crate) fn bury(child: Option<u32>) {
 pub(crate) fn end_all(grace: Duration) -> Vec<String> {
     let start = Instant::now();
     loop {
-        bury(None);
+        bury(&BTreeSet::new());
         let left = descendants(&all(), std::process::id().cast_signed());
         if left.is_empty() {
             return Vec::new();

@@ -1,8 +1,9 @@
-//! Test programs: built together, as every other command builds them, and run one by one.
+//! Test programs: built together, as every other command builds them, and run by name.
 
 use std::path::PathBuf;
 
 use serde_json::Value;
+use tokio::process::Command;
 
 use super::{bench::Bench, tally::Tally, workspace::TESTS};
 use crate::error::CliError;
@@ -25,6 +26,15 @@ impl Program {
     /// A suite on whole stacks.
     pub(crate) fn end_to_end(&self) -> bool {
         self.package == TESTS && !self.unit
+    }
+
+    fn command(&self, bench: &Bench) -> Command {
+        let mut command = bench.program(&self.path);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        if bench.nightly {
+            command.env("WARREN_TEST_NIGHTLY", "1");
+        }
+        command
     }
 
     /// The program that a line of cargo's JSON tells of, if it tells of one.
@@ -70,29 +80,30 @@ async fn build(bench: &mut Bench) -> Result<Option<Vec<Program>>, CliError> {
     Ok(Some(programs))
 }
 
-/// Builds and runs those programs that `wanted` names, with `arguments`.
-pub(crate) async fn run(
-    bench: &mut Bench,
-    wanted: impl Fn(&Program) -> bool,
-    arguments: &[&str],
-) -> Result<Tally, CliError> {
+/// Builds and runs those programs that `wanted` names, as many at once as there are processors.
+pub(crate) async fn run(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) -> Result<Tally, CliError> {
     let Some(programs) = build(bench).await? else { return Ok(Tally::one(false)) };
-    let mut all = Tally::default();
-    for program in programs.iter().filter(|program| wanted(program)) {
-        bench.note(&format!("--- of {}: {}", program.package, program.name));
-        let mut command = bench.program(&program.path);
-        command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).args(arguments);
-        if bench.nightly {
-            command.env("WARREN_TEST_NIGHTLY", "1");
-        }
-        let tally = bench.tests(command).await?;
-        all.add(&tally);
-        all.trouble.extend(tally.trouble);
+    let commands = programs.iter().filter(|program| wanted(program)).map(|program| program.command(bench)).collect();
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    bench.tests_side_by_side(commands, at_once).await.map(something_ran)
+}
+
+/// Builds and runs one program, and shows what its tests print while they run.
+pub(crate) async fn run_alone(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) -> Result<Tally, CliError> {
+    let Some(programs) = build(bench).await? else { return Ok(Tally::one(false)) };
+    let Some(program) = programs.iter().find(|program| wanted(program)) else {
+        return Ok(something_ran(Tally::default()));
+    };
+    let mut command = program.command(bench);
+    command.arg("--nocapture");
+    bench.tests(command).await.map(something_ran)
+}
+
+fn something_ran(mut tally: Tally) -> Tally {
+    if tally.run == 0 && tally.failed == 0 {
+        tally.fail("no test ran".to_owned());
     }
-    if all.run == 0 && all.failed == 0 {
-        all.fail("no test ran".to_owned());
-    }
-    Ok(all)
+    tally
 }
 
 #[cfg(test)]

@@ -99,8 +99,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Suite>, CliError> {
         suite("deploy", Kind::Deploy, When::Always, 1, "compose/ and k8s/ as files"),
     ];
     for name in &workspace.end_to_end {
-        let (when, minutes) = if workspace.nightly.contains(name) { (When::Nightly, 60) } else { (When::Always, 3) };
-        suites.push(suite(name, Kind::EndToEnd, when, minutes, "end to end, on a whole stack"));
+        suites.push(suite(name, Kind::EndToEnd, When::Always, 2, "end to end, on a whole stack"));
     }
     suites.push(suite("cuda-types", Kind::CudaTypes, When::Nightly, 3, "the CUDA build, types only: nothing is run"));
     suites.push(suite(
@@ -180,13 +179,13 @@ impl Suite {
             Kind::Proto => proto(bench).await,
             Kind::Deploy => deploy(bench).await,
             Kind::CudaTypes => cuda_types(bench).await,
-            Kind::Unit => programs::run(bench, |program| program.unit, &[]).await,
+            Kind::Unit => programs::run(bench, |program| program.unit).await,
             Kind::Contract => {
                 let contract =
                     |program: &Program| !program.unit && !program.end_to_end() && program.package != INFERENCE;
-                programs::run(bench, contract, &[]).await
+                programs::run(bench, contract).await
             }
-            Kind::Inference => programs::run(bench, |program| !program.unit && program.package == INFERENCE, &[]).await,
+            Kind::Inference => programs::run(bench, |program| !program.unit && program.package == INFERENCE).await,
             Kind::EndToEnd => {
                 // The stack's own binaries, which no test target depends on.
                 let built = bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await?;
@@ -194,8 +193,7 @@ impl Suite {
                     return Ok(built);
                 }
                 let this = |program: &Program| program.end_to_end() && program.name == self.name;
-                // Cases tell what they do while they run.
-                programs::run(bench, this, &["--nocapture"]).await
+                programs::run_alone(bench, this).await
             }
             Kind::Capabilities => capabilities::run(bench),
         }

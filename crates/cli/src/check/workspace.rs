@@ -21,8 +21,6 @@ pub(crate) struct Workspace {
     pub target: PathBuf,
     /// Names of the end-to-end suites, in order.
     pub end_to_end: Vec<String>,
-    /// Those of them that take long: `package.metadata.nightly` in tests/Cargo.toml.
-    pub nightly: Vec<String>,
 }
 
 impl Workspace {
@@ -55,16 +53,14 @@ impl Workspace {
     fn read(root: PathBuf, metadata: &Value) -> Self {
         let target = metadata["target_directory"].as_str().map_or_else(|| root.join("target"), PathBuf::from);
         let package = array(&metadata["packages"]).iter().find(|package| package["name"] == TESTS);
-        let (mut end_to_end, mut nightly) = (Vec::new(), Vec::new());
+        let mut end_to_end = Vec::new();
         if let Some(package) = package {
             let targets = array(&package["targets"]).iter();
             let tests = targets.filter(|target| array(&target["kind"]).iter().any(|kind| kind == "test"));
             end_to_end = tests.filter_map(|target| target["name"].as_str()).map(str::to_owned).collect();
             end_to_end.sort();
-            let long = array(&package["metadata"]["nightly"]).iter();
-            nightly = long.filter_map(Value::as_str).map(str::to_owned).collect();
         }
-        Self { root, target, end_to_end, nightly }
+        Self { root, target, end_to_end }
     }
 }
 
@@ -84,7 +80,7 @@ mod tests {
             "target_directory": "/elsewhere",
             "packages": [
                 {"name": "warren-jobs", "targets": [{"name": "x", "kind": ["test"]}]},
-                {"name": "warren-tests", "metadata": {"nightly": ["long"]}, "targets": [
+                {"name": "warren-tests", "targets": [
                     {"name": "warren-tests", "kind": ["lib"]},
                     {"name": "long", "kind": ["test"]},
                     {"name": "clip", "kind": ["test"]},
@@ -94,6 +90,5 @@ mod tests {
         let workspace = Workspace::read(PathBuf::from("/here"), &metadata);
         assert_eq!(workspace.target, Path::new("/elsewhere"));
         assert_eq!(workspace.end_to_end, ["clip", "long"]);
-        assert_eq!(workspace.nightly, ["long"]);
     }
 }
