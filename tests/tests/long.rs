@@ -106,7 +106,7 @@ fn follow(stack: &Stack, recording: &Path, peaks: &mut Peaks, mut meanwhile: imp
     let before = stack.jobs().len();
     let start = Instant::now();
     let mut client = transcribe(stack, recording);
-    let (mut moved, mut done, mut longest_still) = (None::<Instant>, 0.0, Duration::ZERO);
+    let (mut moved, mut done, mut longest_still, mut still_at) = (None::<Instant>, 0.0, Duration::ZERO, 0.0);
     while client.runs() {
         meanwhile(start.elapsed());
         stack.measure(peaks);
@@ -115,7 +115,9 @@ fn follow(stack: &Stack, recording: &Path, peaks: &mut Peaks, mut meanwhile: imp
         if let Some(job) = jobs.len().checked_sub(before + 1).and_then(|ours| jobs.get(ours)) {
             let now = job["progress_done"].as_f64().unwrap_or_default();
             let since = *moved.get_or_insert_with(Instant::now);
-            longest_still = longest_still.max(since.elapsed());
+            if since.elapsed() > longest_still {
+                (longest_still, still_at) = (since.elapsed(), done);
+            }
             if now > done {
                 (moved, done) = (Some(Instant::now()), now);
             }
@@ -127,7 +129,7 @@ fn follow(stack: &Stack, recording: &Path, peaks: &mut Peaks, mut meanwhile: imp
     assert_eq!(heard["state"], "succeeded");
     let segments = heard["segments"].as_array().map_or(0, Vec::len);
     println!(
-        "{segments} segments in {:.0} s; progress stood for {:.1} s at most",
+        "{segments} segments in {:.0} s; progress stood for {:.1} s at most, at {still_at:.0} s",
         took.as_secs_f64(),
         longest_still.as_secs_f64()
     );

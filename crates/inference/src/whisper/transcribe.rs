@@ -26,6 +26,9 @@ const QUIET: f32 = 0.05;
 const LONG_REST: f64 = 2.5;
 const LOUD: f32 = 0.25;
 
+/// The share of the work on a piece that encoding it is.
+const ENCODED: f64 = 0.25;
+
 /// A window, or the rest of one after the point where the model stopped.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
@@ -55,17 +58,51 @@ struct Running {
     said: Said,
     token: u32,
     draws: Draws,
+    /// The last time it named, as a share of the piece.
+    reached: f64,
     attempt: Attempt,
+}
+
+/// How much of a piece is done, 0 to 1, when attempt number `step` at decoding it is through by `through`, 0 to 1.
+///
+/// Encoding counts for a quarter. Each attempt then brings the rest nearer by four fifths, since one more may follow;
+/// so progress goes on in all of them.
+fn share_done(step: usize, through: f64) -> f64 {
+    let before = (0..step).fold(ENCODED, |done, _| done + 0.8 * (1.0 - done));
+    before + 0.8 * (1.0 - before) * through
 }
 
 /// Reports seconds done, and never fewer than before.
 struct Progress<'a> {
     report: &'a dyn Fn(f64),
     reported: f64,
+    /// Seconds of the groups before the present one.
+    before: f64,
+    /// Of each piece of the present group.
+    group: Vec<f64>,
 }
 
-impl Progress<'_> {
-    fn at(&mut self, seconds: f64) {
+impl<'a> Progress<'a> {
+    fn new(report: &'a dyn Fn(f64)) -> Self {
+        Self { report, reported: 0.0, before: 0.0, group: Vec::new() }
+    }
+
+    fn at(&mut self, piece: usize, seconds: f64) {
+        if self.group.len() <= piece {
+            self.group.resize(piece + 1, 0.0);
+        }
+        self.group[piece] = seconds;
+        self.tell(self.before + self.group.iter().sum::<f64>());
+    }
+
+    /// The present group is over, after so many seconds.
+    fn group_done(&mut self, seconds: f64) {
+        self.before += seconds;
+        self.group.clear();
+        self.tell(self.before);
+    }
+
+    fn tell(&mut self, seconds: f64) {
         if seconds > self.reported {
             self.reported = seconds;
             (self.report)(seconds);
@@ -85,7 +122,7 @@ impl Whisper {
     /// is kept, its loop cut off after one round.
     ///
     /// `gate` is asked before every forward pass. `progress` hears the seconds of audio done, summed over the
-    /// windows; it never falls.
+    /// windows, those that are being worked on in part; it never falls.
     ///
     /// # Errors
     /// [`InferenceError::Unsupported`] for a language or task that the model cannot do,
@@ -122,23 +159,24 @@ impl Whisper {
         let prompt = self.prompt(language, options.translate);
 
         let mut segments = vec![Vec::new(); windows.len()];
-        let mut progress = Progress { report: progress, reported: 0.0 };
-        let mut done = 0.0;
+        let mut progress = Progress::new(progress);
         while !pieces.is_empty() {
             let mut rests = Vec::new();
             for pieces in pieces.chunks(self.rows) {
                 let mut heard: Vec<Heard> = encoded.drain(..pieces.len().min(encoded.len())).collect();
-                for piece in &pieces[heard.len()..] {
+                for (index, piece) in pieces.iter().enumerate().skip(heard.len()) {
                     heard.push(self.hear(piece.samples, gate)?);
+                    progress.at(index, ENCODED * piece.seconds());
                 }
                 let group = Group { pieces, heard, prompt: &prompt };
-                let attempts = self.best_attempts(&group, gate, &mut |seconds| progress.at(done + seconds))?;
+                let attempts = self.best_attempts(&group, gate, &mut progress)?;
+                let mut done = 0.0;
                 for (piece, attempt) in pieces.iter().zip(attempts) {
                     let rest = self.write_down(piece, attempt, &mut segments[piece.window])?;
                     done += piece.seconds() - rest.map_or(0.0, |rest| rest.seconds());
                     rests.extend(rest);
                 }
-                progress.at(done);
+                progress.group_done(done);
             }
             pieces = rests;
         }
@@ -204,7 +242,7 @@ impl Whisper {
         &self,
         group: &Group<'_>,
         gate: &dyn Gate,
-        progress: &mut dyn FnMut(f64),
+        progress: &mut Progress<'_>,
     ) -> Result<Vec<Attempt>, InferenceError> {
         let mut best: Vec<Option<Attempt>> = vec![None; group.pieces.len()];
         let mut open: Vec<usize> = (0..group.pieces.len()).collect();
@@ -243,7 +281,7 @@ impl Whisper {
         open: &[usize],
         step: usize,
         gate: &dyn Gate,
-        progress: &mut dyn FnMut(f64),
+        progress: &mut Progress<'_>,
     ) -> Result<Vec<(usize, Attempt)>, InferenceError> {
         let Group { pieces, heard, prompt } = group;
         let temperature = TEMPERATURES[step];
@@ -254,12 +292,12 @@ impl Whisper {
                 said: self.decoder.start(self.capacity())?,
                 token: prompt[0],
                 draws: Draws::for_audio(pieces[*piece].samples, step),
+                reached: 0.0,
                 attempt: Attempt::new(temperature, 0.0),
             })
         };
         let mut running: Vec<Running> = open.iter().map(start).collect::<Result<_, InferenceError>>()?;
         let mut finished = Vec::new();
-        let mut reached = vec![0.0; pieces.len()];
 
         for position in 0.. {
             let last_of_prompt = position + 1 >= prompt.len();
@@ -291,19 +329,19 @@ impl Whisper {
                 vocabulary.restrict(&mut logits, &row.attempt.said);
                 let choice = choose(&logits, vocabulary.first_time, temperature, &mut row.draws);
                 row.token = choice.token;
-                if let Some(seconds) = vocabulary.seconds(choice.token) {
-                    reached[row.piece] = seconds.min(pieces[row.piece].seconds());
+                let seconds = pieces[row.piece].seconds();
+                if let Some(time) = vocabulary.seconds(choice.token) {
+                    row.reached = (time / seconds).min(1.0);
                 }
                 let goes_on = row.attempt.add(choice, vocabulary) && row.attempt.said.len() < MAX_TOKENS;
                 if goes_on && row.said.room() > 0 {
+                    let through = row.reached.max(row.attempt.said.len() as f64 / MAX_TOKENS as f64);
+                    progress.at(row.piece, seconds * share_done(step, through));
                     going.push(row);
                 } else {
                     row.attempt.finish(&self.tokens.text(&row.attempt.said)?);
                     finished.push((row.piece, row.attempt));
                 }
-            }
-            if step == 0 {
-                progress(reached.iter().sum());
             }
             running = going;
             if running.is_empty() {
@@ -369,6 +407,28 @@ fn loudest(samples: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_goes_on_in_every_attempt_and_never_back() {
+        let shares: Vec<_> =
+            (0..TEMPERATURES.len()).flat_map(|step| [0.0, 0.5, 1.0].map(|through| share_done(step, through))).collect();
+        assert_eq!(shares[0], ENCODED);
+        assert!(
+            shares.windows(2).all(|pair| pair[0] <= pair[1]) && shares.iter().all(|share| *share < 1.0),
+            "{shares:?}"
+        );
+
+        let told = std::cell::RefCell::new(Vec::new());
+        let report = |seconds| told.borrow_mut().push(seconds);
+        let mut progress = Progress::new(&report);
+        progress.at(1, 2.0);
+        progress.at(0, 5.0);
+        // Part of it is heard again.
+        progress.group_done(6.0);
+        progress.at(0, 0.5);
+        progress.at(0, 4.0);
+        assert_eq!(*told.borrow(), [2.0, 7.0, 10.0]);
+    }
 
     #[test]
     fn only_a_long_and_loud_rest_is_heard_again() {
