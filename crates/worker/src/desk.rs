@@ -151,8 +151,6 @@ impl Desk {
         delay: &Delay,
         cause: &Cause,
     ) -> Result<(), Fault> {
-        let kind = task.kind().map_or("none", TaskKind::as_str);
-        metrics::RETRIES.one(&[("kind", kind), ("code", cause.code.as_str())]);
         let report = wire::TaskReport {
             task: task.id.clone(),
             job: task.job.clone(),
