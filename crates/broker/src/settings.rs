@@ -40,9 +40,6 @@ impl Default for BrokerSettings {
 }
 
 impl BrokerSettings {
-    /// The heartbeat of coordinators, whose hand-over must be quick.
-    pub const COORDINATOR_HEARTBEAT_S: u16 = 5;
-
     /// The same settings for a process that ends `grace_s` seconds after it was asked to: messages in hand must be
     /// settled a little before, so that what is left can still be closed.
     #[must_use]

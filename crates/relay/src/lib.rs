@@ -52,7 +52,7 @@ impl Relay {
         self.wake.notify_one();
     }
 
-    /// Publishes until `stopping`. Rows that were left by an earlier process of this name go first.
+    /// Publishes until `stopping`, the oldest rows first.
     pub async fn run(&self, store: &Store, broker: &Broker, stopping: &CancellationToken) {
         let mut trouble = Reconnect::new();
         loop {
