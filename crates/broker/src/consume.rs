@@ -174,7 +174,7 @@ impl<H> Consuming<H> {
         H: Handler<M>,
     {
         let (broker, origin) = (&self.broker, self.origin);
-        let delivery = Delivery::read(raw, origin.queue, link, broker.clock());
+        let delivery = Delivery::read(raw, origin.queue, broker.clock());
         if delivery.delivery_count >= RENEW_AFTER {
             return broker.renew(link, raw, origin).await;
         }
@@ -186,6 +186,10 @@ impl<H> Consuming<H> {
                 return;
             }
         };
+        if let Some(letter) = delivery.letter {
+            broker.replay_by_hand(link, raw, origin, letter).await;
+            return;
+        }
         let result = self.handle(message, &delivery).await;
         let fault = match &result {
             Ok(()) => {

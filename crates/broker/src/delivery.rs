@@ -1,15 +1,14 @@
 //! What a handler knows about the delivery in its hands.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use lapin::message::Delivery as Raw;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::{Clock, UnixMillis};
 use warren_fault::{Cause, Code};
 use warren_messages::envelope::{self, CONTENT_TYPE, Message};
 
-use crate::{headers, link::Link, publish::Parcel};
+use crate::{Letter, headers, publish::Parcel};
 
 /// One delivery of a message.
 #[derive(Clone, Debug)]
@@ -28,17 +27,12 @@ pub struct Delivery {
     pub first_seen: UnixMillis,
     /// All headers as text, `traceparent` included.
     pub headers: BTreeMap<String, String>,
-    lost: CancellationToken,
+    /// Somebody moved the message here from `warren.dead` by hand: the letter that it is.
+    pub letter: Option<Uuid>,
 }
 
 impl Delivery {
-    /// Cancelled when the connection of this delivery is lost: the message will be delivered again, here or elsewhere,
-    /// and nothing that is returned for this delivery has an effect.
-    pub fn lost(&self) -> &CancellationToken {
-        &self.lost
-    }
-
-    pub(crate) fn read(raw: &Raw, queue: &'static str, link: &Arc<Link>, clock: &Clock) -> Self {
+    pub(crate) fn read(raw: &Raw, queue: &'static str, clock: &Clock) -> Self {
         let headers = headers::texts(raw.properties.headers().as_ref());
         let number = |name: &str| headers.get(name).and_then(|text| text.parse::<i64>().ok());
         let count = |name: &str| number(name).and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
@@ -49,10 +43,21 @@ impl Delivery {
             delivery_count: count(headers::DELIVERY_COUNT),
             redelivered: raw.redelivered,
             first_seen: number(envelope::headers::FIRST_TS).map_or_else(|| clock.now(), UnixMillis),
+            letter: moved_by_hand(raw, queue, &headers),
             headers,
-            lost: link.lost().clone(),
         }
     }
+}
+
+/// Only letters carry these headers: whatever Warren publishes to a work queue has lost them, and a stay on the ladder
+/// leaves a record of the rung.
+fn moved_by_hand(raw: &Raw, queue: &str, headers: &BTreeMap<String, String>) -> Option<Uuid> {
+    if !headers.contains_key(envelope::headers::LETTER) && !headers.contains_key(headers::X_DEATH) {
+        return None;
+    }
+    let letter = Letter::read(raw);
+    let died_here = letter.deaths.iter().any(|death| death.queue == queue);
+    (letter.deaths.is_empty() || died_here).then_some(letter.id)
 }
 
 /// A decoded message and its delivery, one of a group.

@@ -7,6 +7,7 @@ use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use lapin::message::Delivery as Raw;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use warren_clock::Reconnect;
 use warren_fault::{Cause, Fault};
 use warren_messages::{envelope::Message, routes::Route};
@@ -62,7 +63,10 @@ pub(crate) trait Intake: Send + Sync + 'static {
 
     fn queue(&self) -> &'static str;
 
-    fn read(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw) -> Result<Self::Item, Cause>;
+    fn read(&self, broker: &Broker, raw: &Raw) -> Result<Self::Item, Cause>;
+
+    /// Where the message belongs and the letter that it is, if somebody moved it there by hand.
+    fn by_hand(&self, item: &Self::Item) -> Option<(Origin, Uuid)>;
 
     /// Settles a message that can never be handled. False when the generation was lost.
     fn refuse(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw, cause: &Cause) -> impl Future<Output = bool> + Send;
@@ -80,9 +84,13 @@ impl<M: Message> Intake for Messages<M> {
         self.origin.queue
     }
 
-    fn read(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw) -> Result<Received<M>, Cause> {
-        let delivery = Delivery::read(raw, self.origin.queue, link, broker.clock());
+    fn read(&self, broker: &Broker, raw: &Raw) -> Result<Received<M>, Cause> {
+        let delivery = Delivery::read(raw, self.origin.queue, broker.clock());
         decode(raw).map(|message| Received { message, delivery })
+    }
+
+    fn by_hand(&self, item: &Received<M>) -> Option<(Origin, Uuid)> {
+        item.delivery.letter.map(|letter| (self.origin, letter))
     }
 
     async fn refuse(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw, cause: &Cause) -> bool {
@@ -145,10 +153,16 @@ where
         let (mut raws, mut items) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(raw) = next {
-            match self.intake.read(&self.broker, link, &raw) {
+            match self.intake.read(&self.broker, &raw) {
                 Ok(item) => {
-                    raws.push(raw);
-                    items.push(item);
+                    if let Some((origin, letter)) = self.intake.by_hand(&item) {
+                        if !self.broker.replay_by_hand(link, &raw, origin, letter).await {
+                            return false;
+                        }
+                    } else {
+                        raws.push(raw);
+                        items.push(item);
+                    }
                 }
                 Err(cause) => {
                     if !self.intake.refuse(&self.broker, link, &raw, &cause).await {

@@ -5,7 +5,7 @@
 //! - [`Broker::consume`]: one [`Handler`] per queue of tasks. What it returns decides between ack, ladder and letter.
 //! - [`Broker::consume_group`]: for the coordinator, which takes messages in groups and leaves them unacked while the
 //!   store is away.
-//! - [`dead`]: the scan that replays letters, and the letters as the index sees them.
+//! - [`dead`]: the scan that removes letters that are back at work.
 //! - [`topology`]: every exchange and queue, from one list.
 //!
 //! Nothing is acked before its effect is durable: an ack follows the confirm of whatever replaces the message.

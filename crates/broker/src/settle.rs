@@ -9,13 +9,21 @@ use lapin::{
     message::Delivery as Raw,
     options::{BasicAckOptions, BasicRejectOptions},
 };
+use uuid::Uuid;
 use warren_clock::Reconnect;
 use warren_fault::{Cause, Fault};
 use warren_jobs::fingerprint::fingerprint;
-use warren_messages::{envelope::headers as names, routes};
+use warren_messages::{
+    envelope::{Envelope, headers as names},
+    routes,
+    wire::{Command, ReplayLetters, command},
+};
 use warren_telemetry::metrics;
 
 use crate::{Broker, PublishError, delivery::parcel, headers, link::Link, publish::Parcel};
+
+/// The actor of a replay that somebody began by moving a letter in RabbitMQ.
+const BY_HAND: &str = "by hand";
 
 /// Where a message came from, and how it is published to the same queue again.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +71,6 @@ impl Broker {
             },
             Replaced::Lost => false,
         };
-        if buried {
-            metrics::DEAD_LETTERS_MADE.one(&[("queue", origin.queue), ("code", cause.code.as_str())]);
-        }
         settled(origin.queue, if buried { "dead" } else { "requeue" });
         buried
     }
@@ -87,6 +92,19 @@ impl Broker {
         metrics::RETRIES.one(&[("kind", origin.key), ("code", cause.code.as_str())]);
         let moved = self.move_to(link, raw, &routes::retry_rung(seconds), origin.key, parcel).await;
         settled(origin.queue, if moved { "delay" } else { "requeue" });
+    }
+
+    /// Somebody moved a letter here by hand. Its task is dead, so doing its work now would come to nothing: the leader is
+    /// asked to replay it, which brings the task back first.
+    pub(crate) async fn replay_by_hand(&self, link: &Arc<Link>, raw: &Raw, origin: Origin, letter: Uuid) -> bool {
+        tracing::info!(queue = origin.queue, %letter, "a letter was moved by hand; asking for its replay");
+        let replay =
+            ReplayLetters { letters: vec![letter.to_string()], edited_body: raw.data.clone(), ..Default::default() };
+        let command = Command { actor: BY_HAND.to_owned(), command: Some(command::Command::Replay(replay)) };
+        let parcel = Parcel::from(&Envelope::new(self.new_id(), &command));
+        let asked = self.move_to(link, raw, routes::COMMANDS.exchange, routes::COMMANDS.key, parcel).await;
+        settled(origin.queue, if asked { "replay" } else { "requeue" });
+        asked
     }
 
     /// Publishes the message to its own queue anew, which clears the broker's count of deliveries.

@@ -4,9 +4,11 @@
 //! - [`ids`]: `job_…`, `task_…`, `media_…` and their UUIDs.
 //! - [`routes`]: which message type travels on which queue; the only string literals that name one.
 //! - [`envelope`]: message type + body + headers, and decoding with an error that names what is wrong.
+//! - [`replay`]: what a dead letter holds, and whether sending it again makes sense.
 
 pub mod envelope;
 pub mod ids;
+pub mod replay;
 pub mod routes;
 mod times;
 

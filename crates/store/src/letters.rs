@@ -18,19 +18,15 @@ use crate::{
 pub enum LetterState {
     /// In `warren.dead`.
     Dead,
-    /// A replay was begun.
+    /// Its message is on its way again; it is still to be taken out of `warren.dead`.
     Replaying,
     /// Back at work.
     Replayed,
-    /// Given up by an operator.
-    Discarded,
-    /// Removed from `warren.dead` by hand; the copy here can still be replayed.
-    Purged,
 }
 
 impl LetterState {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Dead, Self::Replaying, Self::Replayed, Self::Discarded, Self::Purged];
+    pub const ALL: [Self; 3] = [Self::Dead, Self::Replaying, Self::Replayed];
 
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
@@ -38,8 +34,6 @@ impl LetterState {
             Self::Dead => "dead",
             Self::Replaying => "replaying",
             Self::Replayed => "replayed",
-            Self::Discarded => "discarded",
-            Self::Purged => "purged",
         }
     }
 }
@@ -134,13 +128,9 @@ pub struct LetterPage {
     pub total: u64,
 }
 
-/// A replay that was begun.
-#[derive(Clone, Debug, PartialEq, Eq, sea_orm::FromQueryResult)]
-pub struct BegunReplay {
-    /// Which letter.
-    pub id: String,
-    /// The replay's number.
-    pub generation: i64,
+#[derive(Debug, sea_orm::FromQueryResult)]
+struct LetterId {
+    id: String,
 }
 
 impl Tx {
@@ -178,38 +168,28 @@ impl Tx {
         Ok(true)
     }
 
-    /// Moves a letter from one state to another. False: it is not in `from`.
+    /// Begins the replay of a dead letter and returns the replay's number. `None`: the letter is not dead.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn set_letter_state(&self, id: &str, from: LetterState, to: LetterState) -> Result<bool, StoreError> {
-        let values = [id.into(), from.as_str().into(), to.as_str().into()];
-        Ok(self.execute("UPDATE dead_letter SET state = $3 WHERE id = $1 AND state = $2", values).await? == 1)
+    pub async fn begin_replay(&self, id: &str) -> Result<Option<i64>, StoreError> {
+        let text = "UPDATE dead_letter SET state = 'replaying', generation = generation + 1, replays = replays + 1
+             WHERE id = $1 AND state = 'dead' RETURNING generation AS n";
+        let begun: Option<sql::Number> = self.read().one(text, [id.into()]).await?;
+        Ok(begun.map(|begun| begun.n))
     }
 
-    /// Begins the replay of those among these letters that are in one of `from`, and returns them with the number of the
-    /// replay. A replay that was begun before and broken off is not begun again: it is in state replaying.
+    /// Ends replays: these letters are no longer in `warren.dead`. Returns how many were being replayed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn begin_replay(&self, ids: &[String], from: &[LetterState]) -> Result<Vec<BegunReplay>, StoreError> {
+    pub async fn end_replays(&self, ids: &[String]) -> Result<u64, StoreError> {
         let text = format!(
-            "UPDATE dead_letter SET state = 'replaying', generation = generation + 1, replays = replays + 1
-             WHERE {} AND id IN (SELECT id FROM {}) RETURNING id, generation",
-            in_states(from),
+            "UPDATE dead_letter SET state = 'replayed' WHERE state = 'replaying' AND id IN (SELECT id FROM {})",
             sql::table(self.backend, 1, &[sql::Column::Text("id")])
         );
         let list = sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })));
-        self.read().all(text, [list]).await
-    }
-
-    /// Deletes letters that were replayed or discarded and last seen before `before`. Returns how many.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn purge_letters(&self, before: UnixMillis) -> Result<u64, StoreError> {
-        let text = "DELETE FROM dead_letter WHERE state IN ('replayed', 'discarded') AND last_seen_ms < $1";
-        self.execute(text, [before.0.into()]).await
+        self.execute(text, [list]).await
     }
 }
 
@@ -220,6 +200,15 @@ impl Reads<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn letter(&self, id: &str) -> Result<Option<DeadLetter>, StoreError> {
         dead_letter::Entity::find_by_id(id).one(&self.inner).await?.map(DeadLetter::try_from).transpose()
+    }
+
+    /// The ids of all letters that are being replayed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn replaying(&self) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<LetterId> = self.all("SELECT id FROM dead_letter WHERE state = 'replaying'", []).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// A page of letters, newest first.

@@ -34,7 +34,7 @@ pub use jobs::{
 };
 pub use leader::{Leader, Term};
 pub use leases::{Device, Lease};
-pub use letters::{BegunReplay, DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};
+pub use letters::{DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};
 pub use media::Media;
 pub use outbox::{NewOutbox, OutboxRow};
 pub use results::{EmbeddingRow, Segment};

@@ -10,14 +10,16 @@ use warren_fault::{Cause, Code, Fault};
 use warren_jobs::{JobKind, JobState, TaskKind, plan::MAX_TEXTS_OBJECT_BYTES};
 use warren_messages::{
     ids::JobId,
+    routes::COMMANDS,
     wire::{Command, command::Command as What},
 };
 use warren_store::{EventLevel, Job, NewEvent, NewTask, StoreError, Tx};
 
 use crate::{
+    aside::{put_aside, waits_alone},
     board::Changes,
     lead::{self, Lead},
-    letters, planner, settle,
+    planner, replay, settle,
 };
 
 /// Handles queue `warren.job`.
@@ -26,10 +28,17 @@ pub(crate) struct Commands(pub Arc<Lead>);
 
 impl GroupHandler<Received<Command>> for Commands {
     async fn handle(&self, group: &[Received<Command>]) -> Result<(), Fault> {
+        let mut waiting = Vec::new();
         for received in group {
-            self.one(received).await?;
+            match self.one(received).await {
+                Err(fault) if waits_alone(&fault) => {
+                    tracing::warn!(%fault, "a command waits");
+                    waiting.push(received);
+                }
+                outcome => outcome?,
+            }
         }
-        Ok(())
+        put_aside(&self.0.parts.broker, COMMANDS, &waiting, group.len()).await
     }
 }
 
@@ -47,7 +56,9 @@ impl Commands {
         match &command.command {
             Some(What::Submitted(submitted)) => self.submitted(job_id(&submitted.job)?).await,
             Some(What::Cancel(cancel)) => self.cancel(job_id(&cancel.job)?, &command.actor, &cancel.reason).await,
-            Some(What::Replay(replay)) => letters::replay(&self.0, &command.actor, replay).await,
+            Some(What::Replay(replay)) => {
+                replay::replay(&self.0, &command.actor, replay, received.delivery.first_seen).await
+            }
             None => Err(Fault::permanent(Code::Malformed, "a command without content")),
         }
     }

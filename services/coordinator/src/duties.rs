@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use warren_messages::routes::{COMMANDS, REPORTS};
 use warren_store::StoreError;
 
-use crate::{commands::Commands, lead::Lead, letters::Index, progress, reaper, releaser, reports::Reports, sweeper};
+use crate::{
+    commands::Commands, lead::Lead, letters::Index, progress, reaper, releaser, replay, reports::Reports, sweeper,
+};
 
 /// Messages in one transaction.
 const GROUP: u16 = 64;
@@ -55,6 +57,10 @@ pub(crate) fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>
     {
         let (lead, over) = (Arc::clone(lead), over.clone());
         work.spawn(async move { reaper::run(&lead, &over).await });
+    }
+    {
+        let (lead, over) = (Arc::clone(lead), over.clone());
+        work.spawn(async move { replay::run(&lead, &over).await });
     }
     {
         let (lead, over) = (Arc::clone(lead), over.clone());

@@ -53,6 +53,8 @@ pub(crate) struct Lead {
     pub devices: Devices,
     /// Woken when tasks may be released.
     pub release: Notify,
+    /// Woken when letters were sent again and have to leave `warren.dead`.
+    pub replayed: Notify,
     sessions: Mutex<Sessions>,
     board: Mutex<Board>,
 }
@@ -65,7 +67,15 @@ impl Lead {
     pub(crate) async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
         let devices = Devices::load(term, parts.store.clone(), parts.clock.clone(), &parts.settings.devices).await?;
         let board = crate::load::board(&parts.store, parts.clock.now()).await?;
-        Ok(Self { term, parts, devices, release: Notify::new(), sessions: Mutex::default(), board: Mutex::new(board) })
+        Ok(Self {
+            term,
+            parts,
+            devices,
+            release: Notify::new(),
+            replayed: Notify::new(),
+            sessions: Mutex::default(),
+            board: Mutex::new(board),
+        })
     }
 
     /// The workers.

@@ -3,6 +3,7 @@
 //! Any number of coordinators may run; one leads (`leadership`), and what it does is in `duties`. The others answer
 //! workers with the leader's address.
 
+mod aside;
 mod board;
 mod commands;
 mod devices;
@@ -15,12 +16,15 @@ mod planner;
 mod progress;
 mod reaper;
 mod releaser;
+mod replay;
 mod reports;
 mod service;
 mod sessions;
 mod settings;
 mod settle;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 mod wiring;
 
 use std::{process::ExitCode, sync::Arc};

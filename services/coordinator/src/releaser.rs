@@ -124,15 +124,19 @@ async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Vec
 
 /// The job's clock starts with its first task.
 async fn start(parts: &Parts, tx: &Tx, job: &Job) -> Result<UnixMillis, StoreError> {
-    let seconds = match u64::try_from(job.timeout_s).unwrap_or(0) {
-        0 => parts.settings.reaper.timeout_s,
-        asked => asked,
-    };
-    let deadline = tx.now().plus(Duration::from_secs(seconds));
+    let deadline = tx.now().plus(limit(parts, job));
     let event = NewEvent::new(EventLevel::Info, "job.started", "the first task was released");
     tx.set_job_state(job.id, JobState::Queued, JobState::Running, &event).await?;
     tx.set_deadline(job.id, deadline).await?;
     Ok(deadline)
+}
+
+/// How long a job may run.
+pub(crate) fn limit(parts: &Parts, job: &Job) -> Duration {
+    Duration::from_secs(match u64::try_from(job.timeout_s).unwrap_or(0) {
+        0 => parts.settings.reaper.timeout_s,
+        asked => asked,
+    })
 }
 
 /// The message of a released task.
@@ -161,6 +165,7 @@ pub(crate) fn message(
     Ok(parts.relay.row(tasks(task.kind), parts.clock.new_id(), &message))
 }
 
-fn dispatch(task: &Task) -> u32 {
+/// A task's current dispatch, as it travels.
+pub(crate) fn dispatch(task: &Task) -> u32 {
     u32::try_from(task.dispatch).unwrap_or(0)
 }

@@ -6,16 +6,20 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
+use futures::future::join_all;
 use serde_json::json;
+use tokio::time::timeout;
 use uuid::Uuid;
 use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
-use warren_fault::{Code, Fault};
+use warren_fault::{Cause, Code, Fault};
 use warren_jobs::{JobKind, TaskKind, TaskState, plan::SAMPLE_RATE, state};
 use warren_messages::{
     ids::{JobId, TaskId},
+    routes::REPORTS,
     to_millis,
     wire::{self, TaskReport, embedded::Vectors, task_report::Report},
 };
@@ -25,14 +29,17 @@ use warren_store::{
 use warren_telemetry::metrics;
 
 use crate::{
+    aside::{put_aside, waits_alone},
     board::Changes,
     lead::{self, Lead, Parts},
     planner::{self, Payload},
-    settle,
+    releaser, settle,
 };
 
 /// Largest result object: 256 vectors of 4096 dimensions, and room.
 const MAX_VECTORS_BYTES: u64 = 8 << 20;
+/// Longest that the reports of a group wait for one object; what it belongs to then waits alone.
+const FETCH: Duration = Duration::from_secs(5);
 
 /// Handles queue `warren.result`.
 #[derive(Debug)]
@@ -44,23 +51,30 @@ struct Item<'a> {
     task: Uuid,
     job: Uuid,
     report: &'a TaskReport,
-    /// Embedded only: one vector a text.
-    vectors: Vec<Vec<f32>>,
+    /// Embedded only: one vector a text, or why there are none.
+    vectors: Result<Vec<Vec<f32>>, Cause>,
 }
 
 impl GroupHandler<Received<TaskReport>> for Reports {
     async fn handle(&self, group: &[Received<TaskReport>]) -> Result<(), Fault> {
-        let mut items = Vec::with_capacity(group.len());
-        for received in group {
-            items.push(self.item(received).await?);
-        }
         let lead = &self.0;
-        let outcome = async {
+        let (mut items, mut waiting) = (Vec::with_capacity(group.len()), Vec::new());
+        let fetched = join_all(group.iter().map(|received| self.item(received))).await;
+        for (received, item) in group.iter().zip(fetched) {
+            match item {
+                Err(fault) if waits_alone(&fault) => {
+                    tracing::warn!(task = received.message.task, %fault, "a report waits");
+                    waiting.push(received);
+                }
+                item => items.push(item?),
+            }
+        }
+        if !items.is_empty() {
             let tx = lead.begin().await?;
             let changes = record(&lead.parts, &tx, &items).await?;
-            lead.commit(tx, &changes).await
-        };
-        outcome.await.map_err(|error: StoreError| error.fault())
+            lead.commit(tx, &changes).await?;
+        }
+        put_aside(&lead.parts.broker, REPORTS, &waiting, group.len()).await
     }
 }
 
@@ -68,17 +82,29 @@ impl Reports {
     async fn item<'a>(&self, received: &'a Received<TaskReport>) -> Result<Item<'a>, Fault> {
         let report = &received.message;
         let malformed = |what: String| Fault::permanent(Code::Malformed, what);
-        let vectors = match &report.report {
-            Some(Report::Embedded(embedded)) => self.vectors(embedded).await?,
-            _ => Vec::new(),
-        };
-        Ok(Item {
+        let mut item = Item {
             message_id: received.delivery.message_id.to_string(),
             task: report.task.parse::<TaskId>().map_err(|error| malformed(error.to_string()))?.0,
             job: report.job.parse::<JobId>().map_err(|error| malformed(error.to_string()))?.0,
             report,
-            vectors,
-        })
+            vectors: Err(Cause::new(Code::Internal, "no vectors were asked for")),
+        };
+        if let Some(Report::Embedded(embedded)) = &report.report {
+            item.vectors = match self.vectors(embedded).await {
+                Ok(vectors) => Ok(vectors),
+                // Whether they are needed, the rows say.
+                Err(Fault::Permanent(cause)) => Err(cause),
+                // Nobody wants them any more, so nobody waits for them.
+                Err(fault) if !self.is_current(&item).await? => Err(fault.cause().clone()),
+                Err(fault) => return Err(fault),
+            };
+        }
+        Ok(item)
+    }
+
+    async fn is_current(&self, item: &Item<'_>) -> Result<bool, StoreError> {
+        let task = self.0.parts.store.read().task(item.task).await?;
+        Ok(task.is_some_and(|task| accepts(&task, item)))
     }
 
     async fn vectors(&self, embedded: &wire::Embedded) -> Result<Vec<Vec<f32>>, Fault> {
@@ -87,13 +113,11 @@ impl Reports {
             Some(Vectors::Inline(bytes)) => bytes.clone(),
             Some(Vectors::Object(object)) => {
                 let key = Key::parse(&object.key).map_err(|error| malformed(error.to_string()))?;
-                let fetched = self.0.parts.blobs.get_checked(&key, &object.sha256, MAX_VECTORS_BYTES).await;
-                match fetched {
-                    Ok(bytes) => bytes.to_vec(),
-                    // Swept after its report was recorded: this delivery is a repeat, and its task is not released.
-                    Err(warren_blob::BlobError::Missing(_)) => return Ok(Vec::new()),
-                    Err(error) => return Err(error.fault()),
-                }
+                let fetching = self.0.parts.blobs.get_checked(&key, &object.sha256, MAX_VECTORS_BYTES);
+                let fetched = timeout(FETCH, fetching).await.map_err(|_| {
+                    Fault::retry_later(Code::BlobUnavailable, format!("{key}: not read within {} s", FETCH.as_secs()))
+                })?;
+                fetched.map_err(|error| error.fault())?.to_vec()
             }
             None => return Err(malformed("embedded: one of `inline`, `object` is required".to_owned())),
         };
@@ -119,7 +143,13 @@ struct Rows {
     jobs: HashMap<Uuid, Job>,
 }
 
-async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, StoreError> {
+/// The report is of the task's current dispatch, and the first one of it.
+fn accepts(task: &Task, item: &Item<'_>) -> bool {
+    let dispatch = releaser::dispatch(task);
+    task.job_id == item.job && state::accepts(task.state, dispatch, item.report.dispatch)
+}
+
+async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, Fault> {
     let message_ids: Vec<&str> = items.iter().map(|item| item.message_id.as_str()).collect();
     let mut fresh = tx.first_time_many(&message_ids, "reports").await?;
     let ids = |id: fn(&Item<'_>) -> Uuid| items.iter().map(id).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
@@ -136,11 +166,7 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, S
         if !fresh.remove(&item.message_id) {
             continue;
         }
-        let current = rows.tasks.get(&item.task).filter(|task| {
-            let dispatch = u32::try_from(task.dispatch).unwrap_or(0);
-            task.job_id == item.job && state::accepts(task.state, dispatch, item.report.dispatch)
-        });
-        if current.is_none() {
+        if !rows.tasks.get(&item.task).is_some_and(|task| accepts(task, item)) {
             metrics::STALE_RESULTS.one(&[]);
             continue;
         }
@@ -153,10 +179,10 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, S
     Ok(changes)
 }
 
-async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, StoreError> {
+async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, Fault> {
     let Some(job) = rows.jobs.get_mut(&item.job) else { return Ok(Changes::default()) };
     match &item.report.report {
-        Some(Report::PreparedPart(part)) => prepared_part(parts, tx, job, part).await,
+        Some(Report::PreparedPart(part)) => Ok(prepared_part(parts, tx, job, part).await?),
         Some(Report::PreparedAll(all)) => {
             let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
             let seconds = all.samples.max(0) as f64 / SAMPLE_RATE as f64;
@@ -172,7 +198,7 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
             }
             Ok(changes)
         }
-        Some(Report::Transcribed(transcribed)) => transcribed_windows(tx, item, transcribed, rows).await,
+        Some(Report::Transcribed(transcribed)) => Ok(transcribed_windows(tx, item, transcribed, rows).await?),
         Some(Report::Embedded(_)) => embedded(tx, item, rows).await,
         Some(Report::Failed(fault)) => {
             let error = Some((fault.code.clone(), fault.message.clone()));
@@ -184,7 +210,7 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
             tx.event(item.job, &event).await?;
             Ok(changes)
         }
-        Some(Report::Retry(retry)) => retry_later(tx, item, retry, rows).await,
+        Some(Report::Retry(retry)) => Ok(retry_later(tx, item, retry, rows).await?),
         None => Ok(Changes::default()),
     }
 }
@@ -246,12 +272,19 @@ async fn transcribed_windows(
     Ok(changes)
 }
 
-async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, StoreError> {
-    let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
-    let (Some(job), Some(task)) = (rows.jobs.get(&item.job), rows.tasks.get(&item.task)) else { return Ok(changes) };
+async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, Fault> {
+    let Some(task) = rows.tasks.get(&item.task) else { return Ok(Changes::default()) };
     let Ok(wire::task::Work::Embed(work)) = Payload::read(&task.payload) else {
-        return Err(StoreError::corrupt(format!("task {}: not an embed task", item.report.task)));
+        return Err(StoreError::corrupt(format!("task {}: not an embed task", item.report.task)).into());
     };
+    let vectors = item.vectors.as_ref().map_err(|cause| Fault::Permanent(cause.clone()))?;
+    let texts = texts(&work);
+    if vectors.len() != texts {
+        let message = format!("embedded: {} vectors for the {texts} texts of {}", vectors.len(), item.report.task);
+        return Err(Fault::permanent(Code::Malformed, message));
+    }
+    let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+    let Some(job) = rows.jobs.get(&item.job) else { return Ok(changes) };
     let ordinals = i64::from(work.first)..;
     let index = match job.kind {
         JobKind::Transcribe => true,
@@ -259,8 +292,7 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
         JobKind::Query => false,
     };
     if job.kind != JobKind::Transcribe {
-        let rows: Vec<_> = item
-            .vectors
+        let rows: Vec<_> = vectors
             .iter()
             .zip(ordinals.clone())
             .map(|(vector, ordinal)| EmbeddingRow { ordinal, model: work.model.clone(), vector: vector.clone() })
@@ -271,7 +303,7 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
         let passages = passages(tx, job, &work).await?;
         let rows: Vec<_> = passages
             .into_iter()
-            .zip(&item.vectors)
+            .zip(vectors)
             .zip(ordinals)
             .map(|((passage, vector), ordinal)| NewPassage {
                 job_id: item.job,
@@ -287,6 +319,15 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
         tx.upsert_passages(generation, &rows).await?;
     }
     Ok(changes)
+}
+
+/// How many texts a task has.
+fn texts(work: &wire::EmbedTask) -> usize {
+    match &work.input {
+        Some(wire::embed_task::Input::Texts(texts)) => texts.texts.len(),
+        Some(wire::embed_task::Input::Lines(lines)) => lines.count as usize,
+        None => 0,
+    }
 }
 
 /// What the vectors of one task stand for. A transcript's passages are cut again from its segments: the same ones.

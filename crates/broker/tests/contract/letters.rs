@@ -1,18 +1,24 @@
-//! Dead letters: the index and the scan.
+//! Dead letters: the index, the scan, and letters that somebody moves by hand.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeSet;
 
-use lapin::options::BasicRejectOptions;
+use lapin::{
+    BasicProperties,
+    options::{BasicAckOptions, BasicRejectOptions},
+    types::{AMQPValue, FieldTable},
+};
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use warren_broker::{
-    Letter, PublishError,
-    dead::{self, Decision},
-};
+use warren_broker::{Letter, dead};
 use warren_fault::{Code, Fault};
-use warren_messages::{envelope::headers, routes};
+use warren_messages::{
+    envelope::{Envelope, headers},
+    routes,
+    wire::{self, command},
+};
+use warren_telemetry::metrics::render;
 
-use crate::support::{Lab, PREPARE, id, next, number, task, within};
+use crate::support::{Collect, Lab, PREPARE, id, next, number, task, within};
 
 /// Letters of tasks `0..count`, in order of arrival.
 async fn bury(lab: &Lab, count: u32) -> Vec<Letter> {
@@ -31,75 +37,79 @@ async fn bury(lab: &Lab, count: u32) -> Vec<Letter> {
     letters
 }
 
-fn replay(letter: &Letter, message_id: Uuid) -> Decision {
-    let mut headers = letter.headers.clone();
-    headers.insert(headers::REPLAY_OF.to_owned(), letter.id.to_string());
-    let (exchange, key, body) = (routes::TASK_EXCHANGE.to_owned(), letter.key.clone(), letter.body.clone());
-    Decision::Replay { exchange, key, body, headers, message_id }
+#[tokio::test]
+async fn exactly_the_named_letters_are_removed() {
+    let lab = Lab::new().await;
+    let letters: Vec<Uuid> = bury(&lab, 6).await.iter().map(|letter| letter.id).collect();
+    assert!(!render().contains("warren_dead_letters_made_total"), "whoever indexes them counts them");
+    let wanted = BTreeSet::from([letters[1], letters[4], id(99)]);
+    let removed = dead::remove(&lab.broker, &wanted).await.expect("scanned");
+    assert_eq!(removed, BTreeSet::from([letters[1], letters[4]]), "the index has the same ids; the third is nowhere");
+    assert_eq!(lab.raw().await.ready(routes::DEAD_QUEUE).await, 4);
+    assert_eq!(dead::remove(&lab.broker, &wanted).await, Ok(BTreeSet::new()));
+    let rest: BTreeSet<_> = letters.into_iter().collect();
+    assert_eq!(dead::remove(&lab.broker, &rest).await.expect("scanned").len(), 4, "the others had stayed");
+}
+
+/// Takes the first letter from `warren.dead` and publishes it to `queue`, as RabbitMQ's "Move messages" does.
+async fn move_by_hand(lab: &Lab, queue: &str) {
+    let raw = lab.raw().await;
+    let got = raw.get(routes::DEAD_QUEUE).await.expect("a letter");
+    raw.publish(queue, &got.data, got.properties.clone()).await;
+    got.ack(BasicAckOptions::default()).await.expect("acked");
 }
 
 #[tokio::test]
-async fn a_scan_replays_exactly_the_selected() {
+async fn a_letter_moved_by_hand_is_replayed_instead_of_done() {
     let lab = Lab::new().await;
-    let letters = bury(&lab, 6).await;
-    let mut seen = Vec::new();
-    let report = dead::scan(&lab.broker, Duration::ZERO, |letter| {
-        seen.push(letter.id);
-        match letters.iter().position(|known| known.id == letter.id) {
-            Some(1) => replay(letter, id(101)),
-            Some(4) => replay(letter, id(104)),
-            Some(2) => Decision::Drop,
-            _ => Decision::Leave,
-        }
-    })
-    .await
-    .expect("scanned");
-    assert_eq!(seen, letters.iter().map(|letter| letter.id).collect::<Vec<_>>(), "the index has the same ids");
-    assert_eq!(
-        (report.seen, report.replayed, report.dropped),
-        (6, vec![letters[1].id, letters[4].id], vec![letters[2].id])
-    );
-
-    let (sender, mut runs) = mpsc::unbounded_channel();
-    lab.consume(1, move |task, delivery| {
-        let _ = sender.send((number(&task), delivery));
+    let letter = bury(&lab, 1).await.remove(0);
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    let (broker, stopping) = (lab.broker.clone(), lab.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(routes::COMMANDS, 8, Collect(sender), stopping).await });
+    let (ran, mut runs) = mpsc::unbounded_channel();
+    lab.consume(1, move |task, _| {
+        let _ = ran.send(number(&task));
         async { Ok(()) }
     });
-    for wanted in [1, 4] {
-        let (number, delivery) = next("a replayed task", &mut runs).await;
-        assert_eq!((number, delivery.message_id), (wanted, id(100 + wanted)));
-        assert_eq!(delivery.headers[headers::REPLAY_OF], letters[wanted as usize].id.to_string());
-        assert!(!delivery.headers.contains_key(headers::LETTER), "it is no letter any more");
-    }
-    let mut left = Vec::new();
-    let report = dead::scan(&lab.broker, Duration::ZERO, |letter| {
-        left.push(letter.id);
-        Decision::Leave
-    })
-    .await
-    .expect("scanned");
-    assert_eq!(left, [letters[0].id, letters[3].id, letters[5].id]);
-    assert_eq!(report.seen, 3);
-    assert!(runs.try_recv().is_err(), "nothing else was replayed");
+    move_by_hand(&lab, PREPARE.queue).await;
+    let asked = next("a command", &mut commands).await.message;
+    assert_eq!(asked.actor, "by hand");
+    let Some(command::Command::Replay(replay)) = asked.command else { panic!("{asked:?}") };
+    assert_eq!((replay.letters, replay.edited_body), (vec![letter.id.to_string()], letter.body));
+    // What comes after it is work as usual.
+    lab.publish_task(7).await;
+    assert_eq!(next("a run", &mut runs).await, 7);
+    assert!(runs.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn a_letter_that_cannot_be_replayed_stays() {
+async fn a_report_moved_by_hand_is_replayed_as_well() {
     let lab = Lab::new().await;
-    let letters = bury(&lab, 2).await;
-    let report = dead::scan(&lab.broker, Duration::ZERO, |letter| Decision::Replay {
-        exchange: routes::TASK_EXCHANGE.to_owned(),
-        key: if letter.id == letters[0].id { "nowhere".to_owned() } else { "x".repeat(300) },
-        body: letter.body.clone(),
-        headers: BTreeMap::new(),
-        message_id: id(9),
-    })
-    .await
-    .expect("scanned");
-    assert_eq!((report.seen, report.replayed.len(), report.refused.len()), (2, 0, 2));
-    assert!(matches!(report.refused[0], (_, PublishError::Unroutable { .. })));
-    assert!(matches!(report.refused[1], (_, PublishError::Rejected(_))));
-    assert_eq!(lab.raw().await.ready(routes::DEAD_QUEUE).await, 2);
+    let report = wire::TaskReport {
+        task: task(1).id,
+        job: task(1).job,
+        dispatch: 1,
+        report: Some(wire::task_report::Report::PreparedAll(wire::PreparedAll::default())),
+        ..Default::default()
+    };
+    let (letter, envelope) = (id(5), Envelope::new(id(1), &report));
+    let mut table = FieldTable::default();
+    table.insert(headers::LETTER.into(), AMQPValue::LongString(letter.to_string().into()));
+    lab.raw()
+        .await
+        .publish(routes::REPORTS.queue, &envelope.body, BasicProperties::default().with_headers(table))
+        .await;
+    lab.broker.send(routes::REPORTS, &Envelope::new(id(2), &report)).await.expect("sent");
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    let (broker, stopping) = (lab.broker.clone(), lab.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(routes::COMMANDS, 8, Collect(sender), stopping).await });
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let (broker, stopping) = (lab.broker.clone(), lab.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(routes::REPORTS, 8, Collect(sender), stopping).await });
+    let asked = next("a command", &mut commands).await.message;
+    assert!(matches!(asked.command, Some(command::Command::Replay(replay)) if replay.letters == [letter.to_string()]));
+    assert_eq!(next("the other report", &mut reports).await.delivery.message_id, id(2));
+    assert!(reports.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -118,16 +128,7 @@ async fn letters_of_the_broker_are_indexed_as_well() {
     assert_eq!((letter.deaths[0].exchange.as_str(), letter.deaths[0].count), (routes::TASK_EXCHANGE, 1));
     assert_eq!(letter.headers[headers::TASK], task(1).id);
     // The broker writes to the two queues one after the other.
-    let found = async {
-        let mut found = Vec::new();
-        while found.is_empty() {
-            let look = |letter: &Letter| {
-                found.push(letter.id);
-                Decision::Leave
-            };
-            dead::scan(&lab.broker, Duration::ZERO, look).await.expect("scanned");
-        }
-        found
-    };
-    assert_eq!(within("it is on the other queue too", found).await, [letter.id]);
+    let wanted = BTreeSet::from([letter.id]);
+    let found = async { while dead::remove(&lab.broker, &wanted).await.expect("scanned").is_empty() {} };
+    within("it is on the other queue too, under the same id", found).await;
 }

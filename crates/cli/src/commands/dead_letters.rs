@@ -58,9 +58,6 @@ struct Replay {
     /// Say what would happen and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Also replay letters whose task is done or cancelled.
-    #[arg(long)]
-    force: bool,
 }
 
 /// Runs the command.
@@ -165,7 +162,6 @@ async fn replay(server: &Server, arguments: &Replay, json: bool) -> Result<(), C
         edited_body,
         dry_run: arguments.dry_run,
         request_id: format!("replay-{:016x}", rand::random::<u64>()),
-        force: arguments.force,
     };
     let answer = server
         .call(async |transport| {

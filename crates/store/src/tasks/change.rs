@@ -61,6 +61,17 @@ impl Tx {
         in_order(self.read().all(text, [sql::ids(tasks), self.now().0.into()]).await?)
     }
 
+    /// Brings a dead task back under the dispatch that it died with, because its report is to be recorded after all.
+    /// False: it is not dead, or went out again since.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn revive(&self, task: Uuid, dispatch: i64) -> Result<bool, StoreError> {
+        let text = "UPDATE task SET state = 'released', finished_ms = NULL, error_code = NULL, error_message = NULL
+             WHERE id = $1 AND state = 'dead' AND dispatch = $2";
+        Ok(self.execute(text, [task.into(), dispatch.into()]).await? == 1)
+    }
+
     /// Replaces the work of a task, e.g. by an operator's edit before a replay.
     ///
     /// # Errors

@@ -108,14 +108,6 @@ impl Reads<'_> {
         in_order(self.all("SELECT * FROM task WHERE job_id = $1", [job.into()]).await?)
     }
 
-    /// The dead tasks of a job.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn dead_tasks(&self, job: Uuid) -> Result<Vec<Task>, StoreError> {
-        in_order(self.all("SELECT * FROM task WHERE job_id = $1 AND state = 'dead'", [job.into()]).await?)
-    }
-
     /// All released tasks, or those of one kind.
     ///
     /// # Errors

@@ -32,18 +32,17 @@ pub(crate) async fn a_letter_is_indexed_once_and_replayed(world: World) {
     assert_eq!((known.letter, known.state, known.first_seen), (found, LetterState::Dead, first));
     assert_eq!((known.last_seen, known.generation), (world.clock.now(), 0));
 
+    store.write(async |tx| tx.insert_letter(&letter("l2", "malformed")).await).await.unwrap();
+    let begin = async |id| store.write(async |tx| tx.begin_replay(id).await).await.unwrap();
+    assert_eq!((begin("l1").await, begin("l1").await, begin("nobody's").await), (Some(1), None, None));
+    assert_eq!(store.read().replaying().await.unwrap(), ["l1"]);
     let ids = ["l1".to_owned(), "l2".to_owned()];
-    let begun = store.write(async |tx| tx.begin_replay(&ids, &[LetterState::Dead]).await).await.unwrap();
-    assert_eq!(begun.iter().map(|each| (each.id.as_str(), each.generation)).collect::<Vec<_>>(), [("l1", 1)]);
-    let again = store.write(async |tx| tx.begin_replay(&ids, &[LetterState::Dead]).await).await.unwrap();
-    assert!(again.is_empty());
-    let moved = async |from, to| store.write(async |tx| tx.set_letter_state("l1", from, to).await).await.unwrap();
-    assert!(!moved(LetterState::Dead, LetterState::Discarded).await);
-    assert!(moved(LetterState::Replaying, LetterState::Replayed).await);
-    assert_eq!(store.read().letter("l1").await.unwrap().unwrap().replays, 1);
-    world.clock.advance(Duration::from_secs(1));
-    let now = world.clock.now();
-    assert_eq!(store.write(async |tx| tx.purge_letters(now).await).await.unwrap(), 1);
+    let end = async || store.write(async |tx| tx.end_replays(&ids).await).await.unwrap();
+    assert_eq!((end().await, end().await), (1, 0));
+    let known = store.read().letter("l1").await.unwrap().unwrap();
+    assert_eq!((known.state, known.replays), (LetterState::Replayed, 1));
+    assert_eq!(store.read().letter("l2").await.unwrap().unwrap().state, LetterState::Dead);
+    assert!(store.read().replaying().await.unwrap().is_empty());
 }
 
 pub(crate) async fn letters_are_paged_with_a_total(world: World) {
@@ -56,7 +55,8 @@ pub(crate) async fn letters_are_paged_with_a_total(world: World) {
             }
             tx.insert_letter(&letter("m", "malformed")).await?;
             tx.insert_letter(&NewLetter { job_id: Some(job), ..letter("gone", "WorkerLost") }).await?;
-            tx.set_letter_state("gone", LetterState::Dead, LetterState::Discarded).await
+            tx.begin_replay("gone").await?;
+            tx.end_replays(&["gone".to_owned()]).await
         })
         .await
         .unwrap();

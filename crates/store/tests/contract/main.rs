@@ -65,6 +65,7 @@ on_both! {
         an_unmigrated_database_is_refused
         migrations_go_up_down_and_up;
     tasks:
+        a_dead_task_is_revived_under_the_dispatch_it_died_with
         a_group_is_finished_in_one_go
         cancelled_tasks_are_never_finished
         counts_and_stats_agree

@@ -125,14 +125,35 @@ pub(crate) async fn dead_tasks_come_back_by_redrive(world: World) {
         })
         .await
         .unwrap();
-    let dead = world.store.read().dead_tasks(job).await.unwrap();
-    assert_eq!(dead.len(), 1);
-    assert_eq!(dead[0].error_message.as_deref(), Some("too large"));
+    let dead = world.store.read().task(ids[0]).await.unwrap().unwrap();
+    assert_eq!((dead.state, dead.error_message.as_deref()), (TaskState::Dead, Some("too large")));
     let back = world.store.write(async |tx| tx.redrive(&ids).await).await.unwrap();
     assert_eq!(back.len(), 1);
     assert_eq!((back[0].id, back[0].state, back[0].dispatch), (ids[0], TaskState::Released, 2));
     assert_eq!((back[0].error_code.as_ref(), back[0].finished), (None, None));
     assert_eq!(back[0].payload, "{\"smaller\":true}");
+}
+
+pub(crate) async fn a_dead_task_is_revived_under_the_dispatch_it_died_with(world: World) {
+    let job = world.job_with_tasks(2, 2).await;
+    let tasks = world.store.read().tasks_of(job).await.unwrap();
+    let (task, other) = (tasks[0].id, tasks[1].id);
+    world
+        .store
+        .write(async |tx| {
+            assert!(tx.mark_dead(task, Some(1), "Malformed", "a report of it").await?.is_some());
+            assert!(!tx.revive(task, 2).await?, "another dispatch");
+            assert!(!tx.revive(other, 1).await?, "not dead");
+            assert!(tx.revive(task, 1).await?);
+            assert!(!tx.revive(task, 1).await?);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let back = world.store.read().task(task).await.unwrap().unwrap();
+    assert_eq!((back.state, back.dispatch, back.finished, back.error_code), (TaskState::Released, 1, None, None));
+    let done = world.store.write(async |tx| tx.finish(&finish(&tasks[0], 1)).await).await.unwrap();
+    assert!(done.is_some(), "its report counts");
 }
 
 pub(crate) async fn counts_and_stats_agree(world: World) {

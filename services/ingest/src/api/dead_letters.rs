@@ -80,7 +80,6 @@ fn filter(request: &ListDeadLettersRequest) -> Result<LetterFilter, Status> {
         DeadLetterState::Dead => vec![LetterState::Dead],
         DeadLetterState::Replaying => vec![LetterState::Replaying],
         DeadLetterState::Replayed => vec![LetterState::Replayed],
-        DeadLetterState::Discarded => vec![LetterState::Discarded, LetterState::Purged],
     };
     let job = match request.job.as_str() {
         "" => None,
@@ -96,7 +95,6 @@ fn shown(row: &DeadLetter) -> wire::DeadLetter {
         LetterState::Dead => DeadLetterState::Dead,
         LetterState::Replaying => DeadLetterState::Replaying,
         LetterState::Replayed => DeadLetterState::Replayed,
-        LetterState::Discarded | LetterState::Purged => DeadLetterState::Discarded,
     };
     wire::DeadLetter {
         id: letter.id.clone(),

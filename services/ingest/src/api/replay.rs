@@ -4,18 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 use tonic::Status;
-use warren_fault::Cause;
-use warren_jobs::{TaskKind, TaskState};
+use uuid::Uuid;
 use warren_messages::{
-    envelope::decode,
-    ids::TaskId,
-    routes::{self, COMMANDS, REPORTS},
+    replay::{Content, Standing},
     wire::{
-        Command, ReplayDeadLettersRequest, ReplayDeadLettersResponse, ReplayLetters, ReplayOutcome, Task, TaskReport,
-        command::Command as What,
+        ReplayDeadLettersRequest, ReplayDeadLettersResponse, ReplayLetters, ReplayOutcome, command::Command as What,
     },
 };
-use warren_store::{DeadLetter, LetterFilter, LetterState, PageKey};
+use warren_store::{DeadLetter, LetterFilter, LetterState, PageKey, StoreError};
 
 use crate::{
     accept,
@@ -43,13 +39,13 @@ pub(crate) async fn replay(
     caller: &Caller,
     request: ReplayDeadLettersRequest,
 ) -> Result<ReplayDeadLettersResponse, Status> {
-    let ReplayDeadLettersRequest { dry_run, force, .. } = request;
+    let dry_run = request.dry_run;
     let request_id = check::request_id(&request.request_id)?.unwrap_or_default();
     let letters = select(parts, &request).await?;
     let edited = edited(&request, &letters)?;
     let mut outcomes = Vec::new();
     for letter in &letters {
-        let refused = refused(parts, letter, edited, force).await?;
+        let refused = refused(parts, letter, edited).await?;
         let replayed = refused.is_none();
         let (id, queue) = (letter.letter.id.clone(), letter.letter.queue.clone());
         outcomes.push(ReplayOutcome { id, queue, replayed, refused: refused.unwrap_or_default() });
@@ -58,14 +54,16 @@ pub(crate) async fn replay(
         outcomes.iter().filter(|outcome| outcome.replayed).map(|outcome| outcome.id.clone()).collect();
     if !dry_run && !ids.is_empty() {
         let edited_body = request.edited_body.clone();
-        let command = ReplayLetters { request_id, letters: ids.clone(), edited_body, force };
+        let command = ReplayLetters { request_id, letters: ids.clone(), edited_body };
         accept::command(parts, caller, What::Replay(command)).await?;
-        let states = effect(parts, &ids).await?;
+        let dead = still_dead(parts, &ids).await?;
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.replayed) {
-            if states.get(&outcome.id) != Some(&LetterState::Replayed) {
-                outcome.replayed = false;
-                outcome.refused = "it was asked for, but has not happened yet; look again with Show".to_owned();
-            }
+            let Some(letter) = dead.get(&outcome.id) else { continue };
+            outcome.replayed = false;
+            // The leader refuses for the same reasons: something may have changed since the first look.
+            let refused = refused(parts, letter, edited).await?;
+            outcome.refused = refused
+                .unwrap_or_else(|| "it was asked for, but has not happened yet; look again with Show".to_owned());
         }
     }
     Ok(ReplayDeadLettersResponse { outcomes, dry_run })
@@ -89,7 +87,7 @@ async fn select(parts: &Parts, request: &ReplayDeadLettersRequest) -> Result<Vec
         return Ok(letters);
     }
     let fingerprint = (!request.fingerprint.is_empty()).then(|| request.fingerprint.clone());
-    let filter = LetterFilter { fingerprint, ..LetterFilter::default() };
+    let filter = LetterFilter { states: vec![LetterState::Dead], fingerprint, ..LetterFilter::default() };
     let mut after: Option<PageKey<String>> = None;
     while letters.len() < MOST {
         let page = read().letters(&filter, after.as_ref(), PAGE).await.map_err(|error| of_store(&error))?;
@@ -109,102 +107,51 @@ fn edited<'r>(request: &'r ReplayDeadLettersRequest, letters: &[DeadLetter]) -> 
     match (body, letters, request.ids.as_slice()) {
         ([], ..) => Ok(None),
         (_, [letter], [_]) => {
-            let fits = fits(&letter.letter.queue, body);
-            fits.map_err(|cause| invalid("edited_body", cause.message))?;
+            let content = Content::read(&letter.letter.queue, body);
+            content.map_err(|cause| invalid("edited_body", cause.message))?;
             Ok(Some(body))
         }
         _ => Err(invalid("edited_body", "needs exactly one id in `ids`")),
     }
 }
 
-/// Whether a queue's consumer would understand this body. Returns the task, if it is one.
-fn fits(queue: &str, body: &[u8]) -> Result<Option<Task>, Cause> {
-    let unfit = |message: String| Cause::new(warren_fault::Code::Malformed, message);
-    if let Some(kind) = TaskKind::ALL.iter().find(|kind| routes::tasks(**kind).queue == queue) {
-        let task: Task = decode(None, body)?;
-        return match task.kind() {
-            Some(other) if other != *kind => {
-                Err(unfit(format!("is work for `{other}`, and `{queue}` is for `{kind}`")))
-            }
-            _ => Ok(Some(task)),
-        };
-    }
-    if queue == COMMANDS.queue {
-        return decode::<Command>(None, body).map(|_| None);
-    }
-    if queue == REPORTS.queue {
-        return decode::<TaskReport>(None, body).map(|_| None);
-    }
-    Err(unfit(format!("`{queue}` is no work queue of Warren; the letter cannot go back there")))
-}
-
 /// Why a letter would not be replayed.
-async fn refused(
-    parts: &Parts,
-    letter: &DeadLetter,
-    edited: Option<&[u8]>,
-    force: bool,
-) -> Result<Option<String>, Status> {
-    let gone = match letter.state {
-        LetterState::Dead | LetterState::Replaying => None,
-        LetterState::Replayed => Some("it was replayed already"),
-        LetterState::Discarded => Some("it was discarded"),
-        LetterState::Purged => Some("it was removed from `warren.dead` by hand"),
-    };
-    if let Some(gone) = gone {
-        return Ok(Some(gone.to_owned()));
+async fn refused(parts: &Parts, letter: &DeadLetter, edited: Option<&[u8]>) -> Result<Option<String>, Status> {
+    match letter.state {
+        LetterState::Dead => {}
+        LetterState::Replaying => return Ok(Some("it is being replayed".to_owned())),
+        LetterState::Replayed => return Ok(Some("it was replayed already".to_owned())),
     }
-    let body = edited.unwrap_or(&letter.letter.body);
-    let task = match fits(&letter.letter.queue, body) {
-        Ok(task) => task,
+    let content = match Content::read(&letter.letter.queue, edited.unwrap_or(&letter.letter.body)) {
+        Ok(content) => content,
         Err(cause) => return Ok(Some(format!("{}; replay it with a corrected body", cause.message))),
     };
-    let Some(task) = task else { return Ok(None) };
-    let Ok(TaskId(id)) = task.id.parse() else { return Ok(Some("its task has no id".to_owned())) };
-    let row = parts.store.read().task(id).await.map_err(|error| of_store(&error))?;
-    let why = match row.map(|row| row.state) {
-        None => Some("its task is not known"),
-        Some(TaskState::Unreleased) => Some("its task waits to be released and will go out by itself"),
-        Some(TaskState::Done) if !force => Some("its task is done"),
-        Some(TaskState::Failed) if !force => Some("its task has failed by its input"),
-        Some(TaskState::Cancelled) if !force => Some("its task is cancelled"),
-        Some(_) => None,
+    let now = match content.task() {
+        Some(task) => standing(parts, task).await.map_err(|error| of_store(&error))?,
+        None => None,
     };
-    Ok(why.map(str::to_owned))
+    Ok(content.refused(now).map(str::to_owned))
 }
 
-/// The letters' states, once all are replayed or patience ends.
-async fn effect(parts: &Parts, ids: &[String]) -> Result<BTreeMap<String, LetterState>, Status> {
+async fn standing(parts: &Parts, task: Uuid) -> Result<Option<Standing>, StoreError> {
+    let Some(task) = parts.store.read().task(task).await? else { return Ok(None) };
+    let Some(job) = parts.store.read().job(task.job_id).await? else { return Ok(None) };
+    let dispatch = u32::try_from(task.dispatch).unwrap_or(0);
+    Ok(Some(Standing { task: task.state, dispatch, job: job.state }))
+}
+
+/// Waits until none of these letters is dead any more, or patience ends. Returns those that still are.
+async fn still_dead(parts: &Parts, ids: &[String]) -> Result<BTreeMap<String, DeadLetter>, Status> {
     let begun = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
-        let mut states = BTreeMap::new();
+        let mut dead = BTreeMap::new();
         for id in ids {
             let letter = parts.store.read().letter(id).await.map_err(|error| of_store(&error))?;
-            states.extend(letter.map(|letter| (id.clone(), letter.state)));
+            dead.extend(letter.filter(|letter| letter.state == LetterState::Dead).map(|letter| (id.clone(), letter)));
         }
-        if states.values().all(|state| *state == LetterState::Replayed) || begun.elapsed() > EFFECT {
-            return Ok(states);
+        if dead.is_empty() || begun.elapsed() > EFFECT {
+            return Ok(dead);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_must_suit_its_queue() {
-        assert!(fits("warren.task.embed", b"not json").expect_err("no task").message.contains("warren.v1.Task"));
-        let id = "00000000-0000-0000-0000-000000000001";
-        let prepare = format!(
-            r#"{{"id":"task_{id}","job":"job_{id}","dispatch":1,"prepare":{{"mediaKey":"media/{id}","sizeBytes":"9"}}}}"#
-        );
-        assert!(fits("warren.task.prepare", prepare.as_bytes()).expect("a task").is_some());
-        let cause = fits("warren.task.embed", prepare.as_bytes()).expect_err("another kind");
-        assert!(cause.message.contains("`prepare`") && cause.message.contains("`embed`"), "{cause}");
-        let cancel = format!(r#"{{"cancel":{{"job":"job_{id}"}}}}"#);
-        assert!(fits("warren.job", cancel.as_bytes()).expect("a command").is_none());
-        assert!(fits("elsewhere", b"{}").is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tonic::Code as Grpc;
-use warren_jobs::TaskKind;
+use warren_jobs::{JobState, TaskKind};
 use warren_messages::{
     ids::TaskId,
     wire::{
@@ -116,9 +116,23 @@ async fn letters_are_listed_shown_and_replayed() {
     tx.finish(&Finish { task: id, dispatch: 1, to, worker: "w".to_owned(), error: None }).await.expect("done");
     tx.commit().await.expect("committed");
     let late = ReplayDeadLettersRequest { fingerprint: "f1".to_owned(), ..Default::default() };
-    assert_eq!(replay(&world, late.clone()).await.outcomes[0].refused, "its task is done");
-    let forced = replay(&world, ReplayDeadLettersRequest { force: true, ..late }).await;
-    assert!(forced.outcomes[0].replayed, "{forced:?}");
+    assert_eq!(replay(&world, late).await.outcomes[0].refused, "its task is done");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_task_of_a_cancelled_job_stays_dead() {
+    let world = World::new().await;
+    let job = world.submit_texts(&["a"]).await;
+    let task = task(&world, &job, 0).await;
+    let id = letter(&world, &job, &task, &serde_json::to_vec(&task).expect("JSON"), "f").await;
+    let tx = world.parts.store.begin().await.expect("begun");
+    let TaskId(task) = task.id.parse().expect("a task id");
+    assert!(tx.mark_dead(task, Some(1), "Internal", "why").await.expect("written").is_some());
+    tx.commit().await.expect("committed");
+    world.move_job(&job, JobState::Queued, JobState::Cancelled).await;
+    let answer = replay(&world, ReplayDeadLettersRequest { ids: vec![id], ..Default::default() }).await;
+    assert_eq!((answer.outcomes[0].replayed, answer.outcomes[0].refused.as_str()), (false, "its job is cancelled"));
     world.stop().await;
 }
 

@@ -32,7 +32,7 @@ use warren_messages::{
 };
 use warren_relay::Relay;
 use warren_settings::Secret;
-use warren_store::{EmbeddingRow, EventLevel, LetterState, NewEvent, Store, StoreSettings, migrate};
+use warren_store::{EmbeddingRow, EventLevel, NewEvent, Store, StoreSettings, migrate};
 
 use crate::{hints::Hints, parts::Parts, settings::Settings, wiring};
 
@@ -218,10 +218,10 @@ impl Coordinator {
             }
             Some(What::Replay(replay)) => {
                 let tx = self.store.begin().await.expect("begun");
-                tx.begin_replay(&replay.letters, &[LetterState::Dead]).await.expect("begun");
                 for id in &replay.letters {
-                    tx.set_letter_state(id, LetterState::Replaying, LetterState::Replayed).await.expect("replayed");
+                    tx.begin_replay(id).await.expect("begun");
                 }
+                tx.end_replays(&replay.letters).await.expect("replayed");
                 tx.commit().await.expect("committed");
                 None
             }

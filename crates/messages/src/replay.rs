@@ -1,0 +1,157 @@
+//! What a dead letter holds, and whether sending it again makes sense: decided here alone, for whoever asks and for the
+//! leader, who does it.
+
+use uuid::Uuid;
+use warren_fault::{Cause, Code};
+use warren_jobs::{JobState, TaskKind, TaskState};
+
+use crate::{
+    envelope::decode,
+    ids::TaskId,
+    routes::{self, COMMANDS, REPORTS},
+    wire::{Command, Task, TaskReport},
+};
+
+/// A letter's body, as the consumers of its queue understand it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Of `warren.task.<kind>`.
+    Task(TaskKind, Task),
+    /// Of `warren.result`.
+    Report(TaskReport),
+    /// Of `warren.job`.
+    Command(Command),
+}
+
+/// What the rows say of the task that a letter is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub task: TaskState,
+    /// Its current dispatch.
+    pub dispatch: u32,
+    /// The state of its job.
+    pub job: JobState,
+}
+
+impl Content {
+    /// Reads what `queue` would be sent.
+    ///
+    /// # Errors
+    /// [`Cause`] with code `Malformed`: no consumer would understand it, or there is no way back to that queue.
+    pub fn read(queue: &str, body: &[u8]) -> Result<Self, Cause> {
+        let unfit = |message: String| Cause::new(Code::Malformed, message);
+        if let Some(kind) = TaskKind::ALL.iter().copied().find(|kind| routes::tasks(*kind).queue == queue) {
+            let task: Task = decode(None, body)?;
+            return match task.kind() {
+                Some(other) if other != kind => {
+                    Err(unfit(format!("is work for `{other}`, and `{queue}` is for `{kind}`")))
+                }
+                _ => Ok(Self::Task(kind, task)),
+            };
+        }
+        if queue == COMMANDS.queue {
+            return decode(None, body).map(Self::Command);
+        }
+        if queue == REPORTS.queue {
+            return decode(None, body).map(Self::Report);
+        }
+        Err(unfit(format!("`{queue}` is no work queue of Warren; the letter cannot go back there")))
+    }
+
+    /// The task that it is about; `None` for a command.
+    pub fn task(&self) -> Option<Uuid> {
+        let id = match self {
+            Self::Task(_, task) => &task.id,
+            Self::Report(report) => &report.task,
+            Self::Command(_) => return None,
+        };
+        id.parse::<TaskId>().ok().map(|id| id.0)
+    }
+
+    /// Why it would come to nothing to send this again; `None`: it makes sense. `now` is `None` when there is no such
+    /// task.
+    pub fn refused(&self, now: Option<Standing>) -> Option<&'static str> {
+        let dispatch = match self {
+            Self::Command(_) => return None,
+            Self::Task(_, task) => task.dispatch,
+            Self::Report(report) => report.dispatch,
+        };
+        let Some(now) = now else { return Some("its task is not known") };
+        match now.task {
+            TaskState::Done => Some("its task is done"),
+            TaskState::Failed => Some("its task has failed by its input"),
+            TaskState::Cancelled => Some("its task is cancelled"),
+            TaskState::Unreleased => Some("its task waits to be released and will go out by itself"),
+            TaskState::Dead | TaskState::Released if now.job == JobState::Cancelled => Some("its job is cancelled"),
+            // A dead task goes out anew, whatever the number. A report is of the one dispatch that it names.
+            TaskState::Dead if matches!(self, Self::Task(..)) => None,
+            // A released task never knew that this message was damaged on its way.
+            TaskState::Dead | TaskState::Released => {
+                (dispatch != now.dispatch).then_some("its task has gone out again since")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00000000-0000-0000-0000-000000000001";
+
+    fn task() -> Content {
+        let body = format!(
+            r#"{{"id":"task_{ID}","job":"job_{ID}","dispatch":2,"prepare":{{"mediaKey":"media/{ID}","sizeBytes":"9"}}}}"#
+        );
+        Content::read("warren.task.prepare", body.as_bytes()).expect("a task")
+    }
+
+    fn report() -> Content {
+        let body = format!(
+            r#"{{"task":"task_{ID}","job":"job_{ID}","dispatch":2,"preparedAll":{{"parts":1,"samples":"9"}}}}"#
+        );
+        Content::read("warren.result", body.as_bytes()).expect("a report")
+    }
+
+    fn command() -> Content {
+        let body = format!(r#"{{"cancel":{{"job":"job_{ID}"}}}}"#);
+        Content::read("warren.job", body.as_bytes()).expect("a command")
+    }
+
+    #[test]
+    fn a_body_must_suit_its_queue() {
+        let cause = Content::read("warren.task.embed", b"not json").expect_err("no task");
+        assert!(cause.message.contains("warren.v1.Task"), "{cause}");
+        let Content::Task(TaskKind::Prepare, prepare) = task() else { panic!("{:?}", task()) };
+        let body = serde_json::to_vec(&prepare).expect("JSON");
+        let cause = Content::read("warren.task.embed", &body).expect_err("another kind");
+        assert!(cause.message.contains("`prepare`") && cause.message.contains("`embed`"), "{cause}");
+        assert!(Content::read("elsewhere", b"{}").is_err());
+        assert_eq!((task().task(), report().task(), command().task()), (Some(Uuid::from_u128(1)), task().task(), None));
+    }
+
+    #[test]
+    fn only_what_can_still_have_an_effect_is_sent_again() {
+        use JobState::{Cancelled, Failed, Running};
+        let at = |task, dispatch, job| Some(Standing { task, dispatch, job });
+        // (what the rows say, a task's letter is sent, a report's letter is sent); both are of dispatch 2.
+        for (now, task_goes, report_goes) in [
+            (None, false, false),
+            (at(TaskState::Dead, 2, Failed), true, true),
+            (at(TaskState::Dead, 3, Failed), true, false),
+            (at(TaskState::Dead, 2, Cancelled), false, false),
+            (at(TaskState::Released, 2, Running), true, true),
+            (at(TaskState::Released, 3, Running), false, false),
+            (at(TaskState::Unreleased, 2, Running), false, false),
+            (at(TaskState::Done, 2, Running), false, false),
+            (at(TaskState::Failed, 2, Failed), false, false),
+            (at(TaskState::Cancelled, 2, Failed), false, false),
+        ] {
+            assert_eq!(task().refused(now).is_none(), task_goes, "task, {now:?}: {:?}", task().refused(now));
+            assert_eq!(report().refused(now).is_none(), report_goes, "report, {now:?}: {:?}", report().refused(now));
+            assert_eq!(command().refused(now), None);
+        }
+        assert_eq!(task().refused(at(TaskState::Dead, 2, Cancelled)), Some("its job is cancelled"));
+    }
+}

@@ -1,0 +1,189 @@
+//! Dead letters that are sent again.
+
+use std::time::Duration;
+
+use warren_broker::{GroupHandler as _, Letter};
+use warren_fault::Fault;
+use warren_jobs::{JobState, TaskKind, TaskState};
+use warren_messages::{
+    envelope::{decode, headers},
+    ids::JobId,
+    routes::{COMMANDS, REPORTS, tasks},
+    to_millis,
+    wire::{self, CancelJob, Command, ReplayLetters, TaskReport, Texts, command::Command as What, embed_task::Input},
+};
+use warren_store::{LetterState, NewOutbox, Task};
+use warren_telemetry::metrics::render;
+
+use super::world::{World, embedded, given, letter, message, received};
+use crate::{commands::Commands, letters::Index, replay::replay, reports::Reports};
+
+async fn buried(world: &World, letter: Letter) -> Letter {
+    Index(world.lead.clone()).handle(std::slice::from_ref(&letter)).await.expect("indexed");
+    letter
+}
+
+async fn task_died(world: &World, task: &Task) -> Letter {
+    buried(world, letter(world, tasks(TaskKind::Embed), &message(task))).await
+}
+
+fn of(letter: &Letter) -> ReplayLetters {
+    ReplayLetters { letters: vec![letter.id.to_string()], ..ReplayLetters::default() }
+}
+
+async fn replayed(world: &World, command: &ReplayLetters) {
+    replay(&world.lead, "ada", command, world.clock().now()).await.expect("replayed");
+}
+
+async fn state(world: &World, letter: &Letter) -> LetterState {
+    world.store().read().letter(&letter.id.to_string()).await.expect("read").expect("indexed").state
+}
+
+fn texts(message: &wire::Task) -> &Texts {
+    match &message.work {
+        Some(wire::task::Work::Embed(wire::EmbedTask { input: Some(Input::Texts(texts)), .. })) => texts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_letter_is_counted_once_however_often_it_is_found() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let letter = letter(&world, tasks(TaskKind::Embed), &message(&task));
+    let letter = buried(&world, Letter { class: "CountedOnce".to_owned(), ..letter }).await;
+    buried(&world, letter).await;
+    let metrics = render();
+    let line = metrics.lines().find(|line| line.contains("CountedOnce")).expect("it is counted");
+    assert!(line.starts_with("warren_dead_letters_made_total") && line.ends_with(" 1"), "{line}");
+}
+
+#[tokio::test]
+async fn a_replay_after_the_deadline_has_all_the_time_again() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let letter = task_died(&world, &task).await;
+    assert_eq!(
+        (world.task(task.id).await.state, world.job(task.job_id).await.state),
+        (TaskState::Dead, JobState::Failed)
+    );
+    world.clock().advance(Duration::from_secs(7 * 3_600));
+    let now = world.clock().now();
+    assert!(world.job(task.job_id).await.deadline.expect("one") < now);
+
+    replayed(&world, &of(&letter)).await;
+    let (back, job) = (world.task(task.id).await, world.job(task.job_id).await);
+    assert_eq!((back.state, back.dispatch, job.state), (TaskState::Released, 2, JobState::Running));
+    let deadline = job.deadline.expect("one");
+    assert_eq!(deadline.since(now), Duration::from_secs(21_600));
+    let sent = world.outbox().await.remove(0);
+    assert_eq!((sent.exchange.as_str(), sent.routing_key.as_str()), ("warren.task", "embed"));
+    assert_eq!(sent.headers[headers::REPLAY_OF], letter.id.to_string());
+    let message: wire::Task = decode(Some(&sent.kind), &sent.body).expect("a task");
+    assert_eq!((message.dispatch, message.deadline.map(|at| to_millis(&at))), (2, Some(deadline.0)));
+    assert_eq!(world.lead.board().out(task.id).map(|out| out.dispatch), Some(2), "its worker is let in");
+    assert_eq!(state(&world, &letter).await, LetterState::Replaying);
+    let events = world.store().read().newest_events(task.job_id, 1).await.expect("read");
+    assert!(events[0].event.event == "job.redriven" && events[0].event.message.contains("ada"), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_dead_report_is_recorded_after_its_replay() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let letter = buried(&world, letter(&world, REPORTS, &embedded(&task, &[[1.0, 0.0]]))).await;
+    assert_eq!(world.job(task.job_id).await.state, JobState::Failed);
+    replayed(&world, &of(&letter)).await;
+    let NewOutbox { kind, body, .. } = world.outbox().await.remove(0);
+    let report: TaskReport = decode(Some(&kind), &body).expect("a report");
+    Reports(world.lead.clone()).handle(&[received(&world, REPORTS, report)]).await.expect("recorded");
+    assert_eq!(
+        (world.task(task.id).await.state, world.job(task.job_id).await.state),
+        (TaskState::Done, JobState::Succeeded)
+    );
+}
+
+#[tokio::test]
+async fn an_edited_body_is_what_is_sent_and_the_original_is_in_the_audit() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let letter = task_died(&world, &task).await;
+    let mut edited = message(&task);
+    if let Some(wire::task::Work::Embed(work)) = &mut edited.work {
+        work.input = Some(Input::Texts(given(&["b"])));
+    }
+    let edited_body = serde_json::to_vec(&edited).expect("JSON");
+    replayed(&world, &ReplayLetters { edited_body, ..of(&letter) }).await;
+    let NewOutbox { kind, body, .. } = world.outbox().await.remove(0);
+    assert_eq!(texts(&decode(Some(&kind), &body).expect("a task")), &given(&["b"]));
+    assert_eq!(texts(&message(&world.task(task.id).await)), &given(&["b"]), "a release after this one has it, too");
+    let audit = world.store().read().audit(1).await.expect("read").remove(0);
+    assert_eq!((audit.actor.as_str(), audit.verb.as_str(), audit.subject), ("ada", "replay", letter.id.to_string()));
+    assert!(audit.detail.contains("original"), "{}", audit.detail);
+}
+
+#[tokio::test]
+async fn a_cancelled_jobs_dead_task_stays_dead() {
+    let world = World::new().await;
+    let (task, other) = (world.running(&["a"]).await, world.running(&["b"]).await);
+    // Its job has other work, so that it can still be cancelled.
+    let tx = world.lead.begin().await.expect("begun");
+    let more = warren_store::NewTask {
+        id: world.clock().new_id(),
+        job_id: task.job_id,
+        kind: TaskKind::Embed,
+        ordinal: 1,
+        payload: task.payload.clone(),
+        cost: 1.0,
+        units: 1.0,
+    };
+    tx.insert_tasks(&[more]).await.expect("planned");
+    tx.commit().await.expect("committed");
+    let letter = task_died(&world, &task).await;
+    let cancel = CancelJob { job: JobId(task.job_id).to_string(), reason: String::new() };
+    let command = Command { actor: "ada".to_owned(), command: Some(What::Cancel(cancel)) };
+    Commands(world.lead.clone()).handle(&[received(&world, COMMANDS, command)]).await.expect("cancelled");
+    replayed(&world, &of(&letter)).await;
+    assert_eq!((world.task(task.id).await.state, state(&world, &letter).await), (TaskState::Dead, LetterState::Dead));
+    assert!(world.outbox().await.is_empty());
+    let audit = world.store().read().audit(1).await.expect("read").remove(0);
+    assert!(audit.verb == "replay refused" && audit.detail.contains("its job is cancelled"), "{audit:?}");
+    // Of several letters, the others go.
+    let fine = task_died(&world, &other).await;
+    let both = vec![letter.id.to_string(), fine.id.to_string()];
+    replayed(&world, &ReplayLetters { letters: both, ..ReplayLetters::default() }).await;
+    assert_eq!(world.outbox().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_has_its_effect_once() {
+    let world = World::new().await;
+    let (one, two) = (world.running(&["a"]).await, world.running(&["b"]).await);
+    let (first, second) = (task_died(&world, &one).await, task_died(&world, &two).await);
+    let request = |letter| ReplayLetters { request_id: "r".to_owned(), ..of(letter) };
+    replayed(&world, &request(&first)).await;
+    replayed(&world, &request(&first)).await;
+    replayed(&world, &request(&second)).await;
+    assert_eq!(world.outbox().await.len(), 1);
+    assert_eq!(state(&world, &second).await, LetterState::Dead, "the id was used before");
+    replayed(&world, &of(&second)).await;
+    assert_eq!(world.outbox().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_letter_that_is_not_indexed_yet_is_waited_for() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let letter = letter(&world, tasks(TaskKind::Embed), &message(&task));
+    let asked = world.clock().now();
+    let early = replay(&world.lead, "by hand", &of(&letter), asked).await;
+    assert!(matches!(early, Err(Fault::RetryLater { .. })), "{early:?}");
+    let letter = buried(&world, letter).await;
+    replay(&world.lead, "by hand", &of(&letter), asked).await.expect("replayed");
+    let events = world.store().read().newest_events(task.job_id, 1).await.expect("read");
+    assert!(events[0].event.message.contains("by hand"), "{events:?}");
+    // One that never comes holds nobody up for ever.
+    let never = ReplayLetters { letters: vec![world.clock().new_id().to_string()], ..ReplayLetters::default() };
+    world.clock().advance(Duration::from_secs(60));
+    replay(&world.lead, "by hand", &never, asked).await.expect("given up");
+}
