@@ -56,8 +56,17 @@ impl Management {
 
     /// Takes the first message out of a queue.
     pub fn take(&self, queue: &str) -> Option<Taken> {
+        self.get(queue, "ack_requeue_false")
+    }
+
+    /// Rejects the first message of a queue, so that the broker makes a dead letter of it.
+    pub fn reject(&self, queue: &str) -> Option<Taken> {
+        self.get(queue, "reject_requeue_false")
+    }
+
+    fn get(&self, queue: &str, ackmode: &str) -> Option<Taken> {
         let path = format!("/api/queues/%2F/{queue}/get");
-        let how = json!({ "count": 1, "ackmode": "ack_requeue_false", "encoding": "auto" });
+        let how = json!({ "count": 1, "ackmode": ackmode, "encoding": "auto" });
         let answer = self.ask("POST", &path, Some(&how));
         let message = answer.get(0)?;
         let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();

@@ -26,6 +26,8 @@ const SOON: Duration = Duration::from_secs(30);
 fn dead_letters_are_found_and_replayed() {
     let stack = Stack::start();
     let mut cases = Cases::new();
+    cases.case("every work queue has somewhere to die", || every_work_queue_has_somewhere_to_die(&stack));
+    cases.case("a letter moved by hand is done again", || a_letter_moved_by_hand_is_done_again(&stack));
     cases.case("a message that is not JSON dies once, with its cause", || what_is_not_json_dies(&stack));
     cases.case("consumers go on", || consumers_go_on(&stack));
     cases.case("a damaged task is put right and replayed", || a_damaged_task_is_replayed(&stack));
@@ -35,6 +37,52 @@ fn dead_letters_are_found_and_replayed() {
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("{field}: not a text in {value}"))
+}
+
+fn every_work_queue_has_somewhere_to_die(stack: &Stack) {
+    let queues = stack.management().queues();
+    let arguments = |name: &str| {
+        let queue = queues.iter().find(|queue| queue["name"] == name);
+        queue.unwrap_or_else(|| panic!("no queue {name}"))["arguments"].clone()
+    };
+    for (_, key, queue) in WORK {
+        let arguments = arguments(queue);
+        assert_eq!(text(&arguments, "x-dead-letter-exchange"), "warren.dlx", "{queue}");
+        assert_eq!(text(&arguments, "x-dead-letter-routing-key"), key, "{queue}");
+        assert_eq!(text(&arguments, "x-dead-letter-strategy"), "at-least-once", "{queue}");
+        assert_eq!(text(&arguments, "x-overflow"), "reject-publish", "{queue}: at-least-once needs it");
+    }
+    for seconds in [5, 10, 20, 40, 80, 160, 320, 600] {
+        let arguments = arguments(&format!("warren.retry.{seconds:03}s"));
+        assert_eq!(text(&arguments, "x-dead-letter-exchange"), "warren.task", "the ladder's rung of {seconds} s");
+        assert_eq!(arguments["x-message-ttl"], seconds * 1_000);
+    }
+    assert_eq!(arguments("warren.dead").get("x-dead-letter-exchange"), None, "here they stay");
+}
+
+fn a_letter_moved_by_hand_is_done_again(stack: &Stack) {
+    let management = stack.management();
+    let voice = inaugural();
+    let file = voice.path.to_str().expect("a plain name");
+    stack.warren(&["up", "--detach", "--workers", "transcription=0"]).ok();
+    let client = stack.begin(&["transcribe", "--json", "--model", "tiny.en", file]);
+    let rejected = until("the job's first task", SOON, || management.reject("warren.task.prepare"));
+    client.wait(SOON).expect_code(1);
+    let letters = until("its letter", SOON, || Some(stack.dead_letters()).filter(|letters| !letters.is_empty()));
+    let job = text(&letters[0], "job").to_owned();
+    assert_eq!((letters.len(), text(&letters[0], "queue")), (1, "warren.task.prepare"), "{letters:?}");
+    assert_eq!(stack.job(&job)["state"], "failed");
+
+    let moved = until("the letter itself", SOON, || management.take("warren.dead"));
+    assert_eq!(moved.body, rejected.body);
+    management.publish("warren.task", "prepare", &moved.properties, &moved.body);
+    stack.warren(&["up", "--detach", "--workers", "transcription=1"]).ok();
+    until("the job's success", Duration::from_secs(60), || (stack.job(&job)["state"] == "succeeded").then_some(()));
+    let events = stack.warren(&["watch", "--json", &job]).ok().json_lines();
+    let redriven = events.iter().find(|event| text(event, "event") == "job.redriven").expect("the event that says so");
+    assert!(text(redriven, "message").contains("by hand"), "{redriven}");
+    until("the letter to be gone", SOON, || stack.dead_letters().is_empty().then_some(()));
+    until("the message to be gone", SOON, || (dead(stack) == 0).then_some(()));
 }
 
 fn what_is_not_json_dies(stack: &Stack) {
