@@ -289,7 +289,15 @@ fn service(line: &Value) -> Service {
 
 /// The `warren` program, without the settings that this user's environment may hold.
 pub fn warren() -> Command {
-    let mut command = Command::new(program());
+    without_settings(Command::new(program()))
+}
+
+/// A service's own program, likewise.
+pub fn service_alone(service: &str) -> Command {
+    without_settings(Command::new(program().with_file_name(format!("warren-{service}"))))
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let plain = name.to_string_lossy();
         if plain.starts_with("WARREN_") && !plain.starts_with("WARREN_MODELS__") {

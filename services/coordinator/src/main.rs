@@ -46,8 +46,6 @@ fn main() -> ExitCode {
         let stopping = host.stopping();
         let settings = Arc::new(settings);
         let store_health = host.part("database", "not opened yet");
-        let open = async || Store::open(&settings.store, clock.clone()).await;
-        let Some(store) = store_health.opened(open, &stopping).await else { return Ok(()) };
         let broker = Broker::start(
             settings.broker.within(settings.drain.grace_s),
             clock.clone(),
@@ -55,17 +53,28 @@ fn main() -> ExitCode {
             stopping.clone(),
         );
         let blobs = Blobs::connect(&settings.blob);
-        let relay = Relay::new(format!("coordinator-{}", clock.new_id()));
-        let parts = Parts { store: store.clone(), broker: broker.clone(), blobs, clock, relay, settings };
-
-        let (lead, current) = watch::channel(None);
-        let door = LeasesServer::new(Door { current, store: store.clone() });
-        let listener = tokio::net::TcpListener::bind(parts.settings.grpc.bind).await?;
-        let watching = wiring::watch_parts(&host, &parts);
-        let relaying = parts.relay.run(&store, &broker, &stopping);
-        let serving = wiring::serve(door, listener, stopping.clone());
-        let leading = leadership::run(parts.clone(), lead, store_health, stopping.clone());
-        let ((), served, (), ()) = tokio::join!(relaying, serving, leading, watching);
+        let watching = wiring::watch_parts(&host, &broker, &blobs);
+        let working = async {
+            let open = async || Store::open(&settings.store, clock.clone()).await;
+            let Some(store) = store_health.opened(open, &stopping).await else { return Ok(()) };
+            let relay = Relay::new(format!("coordinator-{}", clock.new_id()));
+            let parts = Parts {
+                store: store.clone(),
+                broker: broker.clone(),
+                blobs: blobs.clone(),
+                clock: clock.clone(),
+                relay,
+                settings: settings.clone(),
+            };
+            let (lead, current) = watch::channel(None);
+            let door = LeasesServer::new(Door { current, store: store.clone() });
+            let listener = tokio::net::TcpListener::bind(settings.grpc.bind).await?;
+            let relaying = parts.relay.run(&store, &broker, &stopping);
+            let serving = wiring::serve(door, listener, stopping.clone());
+            let leading = leadership::run(parts.clone(), lead, store_health, stopping.clone());
+            tokio::join!(relaying, serving, leading).1
+        };
+        let (served, ()) = tokio::join!(working, watching);
         broker.closed().await;
         served
     })

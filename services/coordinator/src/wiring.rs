@@ -6,21 +6,19 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
-use warren_broker::Health;
+use warren_blob::Blobs;
+use warren_broker::{Broker, Health};
 use warren_host::Host;
 use warren_messages::wire::leases_server::LeasesServer;
 
-use crate::{lead::Parts, service::Door};
+use crate::service::Door;
 
 /// Keeps readiness right until the process stops. The database shows in the turns at leading.
-pub(crate) async fn watch_parts(host: &Host, parts: &Parts) {
+pub(crate) async fn watch_parts(host: &Host, broker: &Broker, blobs: &Blobs) {
     let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
     let stopping = host.stopping();
     let watching = async {
-        tokio::join!(
-            rabbitmq.follow(parts.broker.health(), Health::usable),
-            s3.ask(async || parts.blobs.ensure_bucket().await),
-        )
+        tokio::join!(rabbitmq.follow(broker.health(), Health::usable), s3.ask(async || blobs.ensure_bucket().await),)
     };
     tokio::select! {
         _ = watching => {}

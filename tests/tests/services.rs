@@ -1,0 +1,116 @@
+//! Each service without anything it needs: it runs, says what it misses, stops when asked, and refuses bad settings.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use warren_local::{http, ports};
+use warren_tests::{
+    cases::Cases,
+    command::{Running, run},
+    stack,
+    wait::until,
+};
+
+/// The longest that an answer, a start or a stop takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For settings that are refused.
+const BAD_SETTINGS: i32 = 64;
+
+/// A service, and the parts that it needs.
+const SERVICES: [(&str, &[&str]); 4] = [
+    ("ingest", &["database", "rabbitmq", "s3"]),
+    ("coordinator", &["database", "rabbitmq", "s3"]),
+    ("transcription", &["coordinator", "models", "rabbitmq", "s3"]),
+    ("batch-embedding", &["coordinator", "models", "rabbitmq", "s3"]),
+];
+
+#[test]
+fn each_service_stands_alone() {
+    let mut cases = Cases::new();
+    for (service, parts) in SERVICES {
+        cases.case(&format!("{service} waits for what it misses"), || waits(service, parts));
+        cases.case(&format!("{service} refuses bad settings"), || refuses_bad_settings(service));
+    }
+    cases.finish();
+}
+
+fn waits(service: &str, parts: &[&str]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let free = ports::free(2).expect("free ports");
+    let (address, nobody) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free[0])), free[1]);
+    let mut command = nothing_there(service, folder.path(), nobody);
+    command.env("WARREN_HTTP__BIND", address.to_string());
+    let mut running = Running::start(command, "");
+
+    let get = |path: &str| http::get(address, path, PATIENCE);
+    let health = until("an answer", PATIENCE, || get("/health").ok());
+    assert_eq!((health.status, parse(&health.body)), (200, json!({"status": "ok"})));
+
+    let ready = get("/health/ready").expect("it answers");
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    let told = parse(&ready.body);
+    let down: BTreeMap<_, _> = told["parts"].as_object().expect("parts").iter().collect();
+    assert_eq!(down.keys().map(|name| name.as_str()).collect::<Vec<_>>(), parts);
+    assert!(down.values().all(|why| why.as_str().is_some_and(|why| !why.is_empty())), "{told}");
+
+    let metrics = get("/metrics").expect("it answers");
+    let build = format!("warren_build_info{{service=\"{service}\"");
+    assert!(metrics.status == 200 && metrics.body.contains(&build), "{}", metrics.body);
+
+    assert!(running.runs(), "it waits, and does not end");
+    kill(Pid::from_raw(running.pid().cast_signed()), Signal::SIGTERM).expect("it runs");
+    running.wait(PATIENCE).ok();
+}
+
+fn refuses_bad_settings(service: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let bad = [
+        ("WARREN_BROKER__URLL", "amqp://127.0.0.1", "urll"),
+        ("WARREN_BROKER__URL", "http://127.0.0.1", "broker.url"),
+        ("WARREN_HTTP__BIND", "somewhere", "bind"),
+        ("WARREN_BLOB__BUCKET", "", "blob.bucket"),
+    ];
+    for (name, value, named) in bad {
+        let mut command = nothing_there(service, folder.path(), 1);
+        command.env(name, value);
+        let output = run(command, PATIENCE).expect_code(BAD_SETTINGS);
+        assert!(output.stderr.contains(named), "{name}={value}: {}", output.stderr);
+    }
+}
+
+/// A service whose every part would be at the port `nobody`, where nobody listens.
+fn nothing_there(service: &str, folder: &Path, nobody: u16) -> Command {
+    let mut command = stack::service_alone(service);
+    command.current_dir(folder);
+    let mut set = |name: &str, value: String| {
+        command.env(format!("WARREN_{name}"), value);
+    };
+    set("BROKER__URL", format!("amqp://guest:guest@127.0.0.1:{nobody}/%2f"));
+    set("BLOB__ENDPOINT", format!("http://127.0.0.1:{nobody}"));
+    match service {
+        "ingest" | "coordinator" => {
+            set("STORE__URL", format!("postgres://warren@127.0.0.1:{nobody}/warren"));
+            set("GRPC__BIND", "127.0.0.1:0".to_owned());
+        }
+        _ => {
+            set("LEASES__COORDINATORS", format!("[\"http://127.0.0.1:{nobody}\"]"));
+            set("MODELS__CACHE", folder.join("no models").display().to_string());
+            set("WORK__PULL", "false".to_owned());
+        }
+    }
+    command
+}
+
+fn parse(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}
