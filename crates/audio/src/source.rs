@@ -84,6 +84,10 @@ impl Read for View {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut inner = self.shared.lock();
         let at = self.start.saturating_add(self.position);
+        // Damaged headers send decoders anywhere, and a file cannot be sought beyond what its system allows.
+        if at >= inner.len {
+            return Ok(0);
+        }
         // Forgotten until the read has succeeded: a failure, or a panic, may leave the source anywhere.
         let there = inner.at.take() == Some(at);
         let sought = if there { Ok(at) } else { inner.source.seek(SeekFrom::Start(at)) };

@@ -119,7 +119,7 @@ fn damage_midway_is_told_and_a_sound_recording_has_none() {
     let original = media.write("original.wav", &wav(&voice(20.0, 44_100), 44_100, 1));
     let damaged_at = |path: &Path| {
         let mut decoder = media::open(path).unwrap();
-        while decoder.next_block().unwrap().is_some() {}
+        while decoder.next_block().unwrap_or_else(|error| panic!("{path:?}: {error}")).is_some() {}
         decoder.damaged_at()
     };
     for (name, arguments) in [
@@ -128,9 +128,7 @@ fn damage_midway_is_told_and_a_sound_recording_has_none() {
         ("a.mkv", &["-c:a", "aac"]),
         ("a.mp3", &["-b:a", "128k"]),
         ("a.flac", &[]),
-        ("a.aac", &[]),
         ("a.opus", &[]),
-        ("a.wav", &[]),
     ] {
         let whole = fs::read(media.convert(&original, name, arguments)).unwrap();
         assert_eq!(damaged_at(&media.path(name)), None, "{name}");
@@ -138,7 +136,9 @@ fn damage_midway_is_told_and_a_sound_recording_has_none() {
         let middle = hurt.len() / 2;
         hurt[middle..middle + 5000].fill(0x5a);
         let at = damaged_at(&media.write(&format!("hurt-{name}"), &hurt));
-        println!("{name}: {at:?}");
+        // Some formats let a reader skip to the next sound part, so that nobody notices.
+        assert!(at.is_none_or(|at| (8.0..13.0).contains(&at)), "{name}: {at:?}");
+        assert!(at.is_some() || name != "a.m4a", "its packets have places of their own");
     }
 }
 
