@@ -160,8 +160,8 @@ impl<'a> Load<'a> {
 /// Who leads, as `warren workers` tells.
 fn leader(stack: &Stack) -> String {
     let told = stack.warren(&["workers"]).ok().stdout;
-    let leader = told.lines().rev().find_map(|line| line.split("; ").nth(1)?.split(" leads").next());
-    leader.unwrap_or_else(|| panic!("nobody leads: {told}")).to_owned()
+    let leader = told.lines().rev().find_map(|line| line.split_once(" leads (term "));
+    leader.unwrap_or_else(|| panic!("nobody leads: {told}")).0.to_owned()
 }
 
 /// The worker whose record grew last.

@@ -2,18 +2,25 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, error::Elapsed, sleep, timeout, timeout_at},
+};
 use tonic::{Response, Status};
 use warren_fault::{Code, Fault};
 use warren_messages::wire::{self, acquire_response::Outcome};
 use warren_telemetry::metrics;
 
 use crate::{
+    Connection,
     held::Standing,
     pass::{Grant, Lease},
     slots::{Slot, give_back},
     tasks::{Dropped, TaskInHand},
 };
+
+/// How long an answer may be on its way after the coordinator has sent it.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
 /// Why a task got no lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +57,8 @@ impl Slot {
     ///
     /// # Errors
     /// [`NotGranted::Dropped`] when the task is no longer wanted. [`NotGranted::Fault`]: `LeaseNotGranted` or
-    /// `CoordinatorUnavailable` (later) after the wait, `OutOfMemory` (permanent) when it can never fit.
+    /// `CoordinatorUnavailable` (later) after the wait; `LeaseNotGranted` (later) at once, with what to change, when the
+    /// coordinator does not know the device; `OutOfMemory` (permanent) when it can never fit.
     pub async fn acquire(&mut self, model: &str, memory_bytes: u64, task: &TaskInHand) -> Result<Lease, NotGranted> {
         if let Some(grant) = &self.grant {
             let fits = grant.model == model && grant.memory_bytes >= memory_bytes;
@@ -79,9 +87,13 @@ impl Slot {
     ) -> Result<Arc<Grant>, NotGranted> {
         let shared = &self.shared;
         let mut leader = shared.leader.subscribe();
+        let mut connection = shared.connection.subscribe();
         loop {
             let found = tokio::select! {
                 found = timeout_at(deadline, leader.wait_for(Option::is_some)) => found,
+                reason = refusal(&mut connection) => {
+                    return Err(Fault::retry_later(Code::LeaseNotGranted, reason).into());
+                }
                 () = task.cancelled() => return Err(dropped(task)),
             };
             let Ok(Ok(Some(mut client))) = found.map(|found| found.map(|client| client.clone())) else {
@@ -92,7 +104,7 @@ impl Slot {
             if left.is_zero() {
                 return Err(self.gave_up());
             }
-            let poll = left.min(shared.timing.poll);
+            let poll = shared.timing.poll;
             let request = wire::AcquireRequest {
                 worker: shared.worker.clone(),
                 boot: shared.boot.clone(),
@@ -104,8 +116,9 @@ impl Slot {
                 dispatch: task.dispatch(),
                 wait_ms: u32::try_from(poll.as_millis()).unwrap_or(u32::MAX),
             };
-            // The coordinator bounds the poll; the limit here is for one that hangs.
-            let asked = timeout(poll + shared.timing.answer, client.acquire(request));
+            // The coordinator bounds the poll; the limit here is for one that hangs. A call that is dropped, like the
+            // last one before the deadline, takes its request with it.
+            let asked = timeout(left.min(poll + shared.timing.answer), client.acquire(request));
             tokio::pin!(asked);
             let answer = tokio::select! {
                 answer = &mut asked => answer,
@@ -113,7 +126,7 @@ impl Slot {
                 _ = leader.changed() => continue,
                 () = task.cancelled() => {
                     // A grant may be on its way; unheard, it would block the device until it expires.
-                    if let Ok(answer) = timeout(shared.timing.answer, &mut asked).await
+                    if let Ok(answer) = timeout(ON_ITS_WAY, &mut asked).await
                         && let Some(Outcome::Granted(granted)) = outcome(answer)
                     {
                         shared.held().granted(&granted.lease, granted.fence);
@@ -122,6 +135,11 @@ impl Slot {
                     return Err(dropped(task));
                 }
             };
+            if let Ok(Err(status)) = &answer
+                && status.code() == tonic::Code::InvalidArgument
+            {
+                return Err(Fault::retry_later(Code::LeaseNotGranted, status.message()).into());
+            }
             match outcome(answer) {
                 Some(Outcome::Granted(granted)) => {
                     let grant = Grant::new(granted.lease, granted.fence, model, memory_bytes);
@@ -184,6 +202,18 @@ impl Slot {
         } else {
             Fault::retry_later(Code::CoordinatorUnavailable, format!("no coordinator granted {device} for {seconds} s"))
         })
+    }
+}
+
+/// Waits until the leading coordinator refuses this worker, and says why it does.
+async fn refusal(connection: &mut watch::Receiver<Connection>) -> String {
+    let refused = match connection.wait_for(|now| matches!(now, Connection::Refused(_))).await.as_deref() {
+        Ok(Connection::Refused(reason)) => Some(reason.clone()),
+        _ => None,
+    };
+    match refused {
+        Some(reason) => reason,
+        None => std::future::pending().await,
     }
 }
 

@@ -31,6 +31,13 @@ pub(crate) struct Coordinator {
     state: Arc<State>,
 }
 
+/// What a coordinator that does not know the device refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Session,
+    Acquire,
+}
+
 struct State {
     table: Arc<Mutex<Table>>,
     leads: watch::Sender<bool>,
@@ -38,6 +45,8 @@ struct State {
     silent: watch::Sender<bool>,
     /// What to answer to Acquire instead of a grant.
     answer: Mutex<Option<Outcome>>,
+    /// Why sessions are refused, or only requests for the device.
+    refusal: Mutex<Option<(Refused, Status)>>,
     forgotten: Mutex<BTreeSet<String>>,
     orders: Mutex<Option<mpsc::Sender<Result<wire::CoordinatorOrder, Status>>>>,
     reports: watch::Sender<Vec<wire::WorkerReport>>,
@@ -53,6 +62,7 @@ impl Coordinator {
             hint: Mutex::default(),
             silent: watch::Sender::new(false),
             answer: Mutex::default(),
+            refusal: Mutex::default(),
             forgotten: Mutex::default(),
             orders: Mutex::default(),
             reports: watch::Sender::new(Vec::new()),
@@ -79,6 +89,15 @@ impl Coordinator {
 
     pub(crate) fn answer_acquire(&self, outcome: Outcome) {
         *self.state.answer.lock().unwrap() = Some(outcome);
+    }
+
+    pub(crate) fn refuse_device(&self, what: Refused, reason: &str) {
+        *self.state.refusal.lock().unwrap() = Some((what, Status::invalid_argument(reason)));
+    }
+
+    fn refused(&self, what: Refused) -> Result<(), Status> {
+        let refusal = self.state.refusal.lock().unwrap().clone();
+        refusal.filter(|(refused, _)| *refused == what).map_or(Ok(()), |(_, status)| Err(status))
     }
 
     pub(crate) fn forget(&self, lease: &str) {
@@ -150,6 +169,10 @@ impl leases_server::Leases for Coordinator {
                     }
                 };
                 let Ok(Some(report)) = report else { return };
+                if let Err(status) = this.refused(Refused::Session) {
+                    let _ = orders.send(Err(status)).await;
+                    return;
+                }
                 this.while_silent().await;
                 let renewed = this.renew(&report);
                 this.state.reports.send_modify(|reports| reports.push(report));
@@ -167,6 +190,7 @@ impl leases_server::Leases for Coordinator {
         if !*self.state.leads.borrow() {
             return Err(self.refuse());
         }
+        self.refused(Refused::Acquire)?;
         let request = request.into_inner();
         let instead = self.state.answer.lock().unwrap().clone();
         if let Some(Outcome::Waiting(_)) = instead {

@@ -71,33 +71,45 @@ struct Held {
     renewed: Option<Instant>,
     passes: u32,
     wanted: Option<Standing>,
-    lost: bool,
+    lost: Option<Lost>,
+}
+
+/// How a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// The coordinator does not know it.
+    Taken,
+    /// It could not be renewed in time; the coordinator may still know it.
+    Overdue,
 }
 
 /// All leases of this process, by id.
 #[derive(Debug)]
 pub(crate) struct HeldLeases {
     self_fence: Duration,
+    keeps_memory: bool,
     leases: BTreeMap<String, Held>,
 }
 
 impl HeldLeases {
-    pub(crate) fn new(self_fence: Duration) -> Self {
-        Self { self_fence, leases: BTreeMap::new() }
+    /// `keeps_memory`: models stay on the device for as long as the process lives, so that a lease cannot be lost
+    /// quietly; see [`Self::overdue`].
+    pub(crate) fn new(self_fence: Duration, keeps_memory: bool) -> Self {
+        Self { self_fence, keeps_memory, leases: BTreeMap::new() }
     }
 
     /// A grant; it cannot be used before its first renewal. The same lease again changes nothing.
     pub(crate) fn granted(&mut self, lease: &str, fence: u64) {
-        let again = self.leases.get(lease).is_some_and(|held| held.fence == fence && !held.lost);
+        let again = self.leases.get(lease).is_some_and(|held| held.fence == fence && held.lost.is_none());
         if !again {
-            let held = Held { fence, renewed: None, passes: 0, wanted: None, lost: false };
+            let held = Held { fence, renewed: None, passes: 0, wanted: None, lost: None };
             self.leases.insert(lease.to_owned(), held);
         }
     }
 
-    /// Given back: no longer watched, no longer usable.
-    pub(crate) fn given_back(&mut self, lease: &str) {
-        self.leases.remove(lease);
+    /// Given back: no longer watched, no longer usable. True when the coordinator has to be told: it may know the lease.
+    pub(crate) fn given_back(&mut self, lease: &str) -> bool {
+        self.leases.remove(lease).is_some_and(|held| held.lost != Some(Lost::Taken))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -106,13 +118,13 @@ impl HeldLeases {
 
     /// What a report asks to renew.
     pub(crate) fn to_renew(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.leases.iter().filter(|(_, held)| !held.lost).map(|(lease, held)| (lease.as_str(), held.fence))
+        self.leases.iter().filter(|(_, held)| held.lost.is_none()).map(|(lease, held)| (lease.as_str(), held.fence))
     }
 
     /// The answer to a report sent at `sent`.
     pub(crate) fn renewed(&mut self, leases: &[String], sent: Instant) {
         for lease in leases {
-            if let Some(held) = self.leases.get_mut(lease).filter(|held| !held.lost) {
+            if let Some(held) = self.leases.get_mut(lease).filter(|held| held.lost.is_none()) {
                 held.renewed = held.renewed.max(Some(sent));
             }
         }
@@ -123,7 +135,7 @@ impl HeldLeases {
         let mut breach = None;
         for lease in leases {
             if let Some(held) = self.leases.get_mut(lease) {
-                held.lost = true;
+                held.lost = Some(Lost::Taken);
                 if held.passes > 0 {
                     breach = Some(Breach { lease: lease.clone(), fence: held.fence, why: Why::LostInUse });
                 }
@@ -141,7 +153,7 @@ impl HeldLeases {
     pub(crate) fn standing(&self, lease: &str) -> Standing {
         match self.leases.get(lease) {
             None => Standing::Lost,
-            Some(held) if held.lost => Standing::Lost,
+            Some(held) if held.lost.is_some() => Standing::Lost,
             Some(Held { renewed: None, .. }) => Standing::Unconfirmed,
             Some(held) => held.wanted.unwrap_or(Standing::Good),
         }
@@ -149,7 +161,7 @@ impl HeldLeases {
 
     /// A forward pass wants to start.
     pub(crate) fn enter(&mut self, lease: &str, now: Instant) -> Result<(), Interrupted> {
-        let held = self.leases.get_mut(lease).filter(|held| !held.lost).ok_or(Interrupted::LeaseLost)?;
+        let held = self.leases.get_mut(lease).filter(|held| held.lost.is_none()).ok_or(Interrupted::LeaseLost)?;
         if held.wanted == Some(Standing::WantedNow) {
             return Err(Interrupted::Yield);
         }
@@ -166,21 +178,43 @@ impl HeldLeases {
     pub(crate) fn leave(&mut self, lease: &str, now: Instant) -> Option<Breach> {
         let self_fence = self.self_fence;
         let held = self.leases.get_mut(lease)?;
+        let ran_over = held.age(now).filter(|age| *age >= self_fence && held.passes > 0);
         held.passes = held.passes.saturating_sub(1);
-        breach(lease, held, now, self_fence)
+        ran_over.map(|age| held.breach(lease, age))
     }
 
-    /// What the watchdog asks.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Breach> {
-        self.leases.iter().find_map(|(lease, held)| breach(lease, held, now, self.self_fence))
+    /// What the watchdog asks: looks for leases that were not renewed in time. Returns those that are lost from now on
+    /// because of it; nothing has to stop, the next pass is refused.
+    ///
+    /// # Errors
+    /// The breach when a forward pass is running, or when the device keeps memory: a model may be loaded outside of a
+    /// pass, and what was loaded stays there until the process ends, where the next holder's model is about to go.
+    pub(crate) fn overdue(&mut self, now: Instant) -> Result<Vec<String>, Breach> {
+        let mut lost = Vec::new();
+        for (lease, held) in &mut self.leases {
+            // One that was never confirmed was never used.
+            let Some(age) = held.age(now).filter(|age| *age >= self.self_fence) else { continue };
+            if held.passes > 0 || (self.keeps_memory && held.lost.is_none()) {
+                return Err(held.breach(lease, age));
+            }
+            if held.lost.is_none() {
+                held.lost = Some(Lost::Overdue);
+                lost.push(lease.clone());
+            }
+        }
+        Ok(lost)
     }
 }
 
-fn breach(lease: &str, held: &Held, now: Instant, self_fence: Duration) -> Option<Breach> {
-    // A lost lease outside of a pass is not used any more; one that was never confirmed was never used.
-    let used = !held.lost || held.passes > 0;
-    let age = now.saturating_duration_since(held.renewed?);
-    (used && age >= self_fence).then(|| Breach { lease: lease.to_owned(), fence: held.fence, why: Why::Overdue(age) })
+impl Held {
+    /// Time since the last renewal was asked for.
+    fn age(&self, now: Instant) -> Option<Duration> {
+        Some(now.saturating_duration_since(self.renewed?))
+    }
+
+    fn breach(&self, lease: &str, age: Duration) -> Breach {
+        Breach { lease: lease.to_owned(), fence: self.fence, why: Why::Overdue(age) }
+    }
 }
 
 #[cfg(test)]
@@ -188,9 +222,14 @@ mod tests {
     use super::*;
 
     const FENCE: Duration = Duration::from_secs(12);
+    const NOTHING: Result<Vec<String>, Breach> = Ok(Vec::new());
 
     fn held(start: Instant) -> HeldLeases {
-        let mut leases = HeldLeases::new(FENCE);
+        held_on(start, false)
+    }
+
+    fn held_on(start: Instant, keeps_memory: bool) -> HeldLeases {
+        let mut leases = HeldLeases::new(FENCE, keeps_memory);
         leases.granted("a", 7);
         leases.renewed(&["a".to_owned()], start);
         leases
@@ -203,11 +242,11 @@ mod tests {
     #[test]
     fn a_grant_is_not_usable_before_its_first_renewal() {
         let start = Instant::now();
-        let mut leases = HeldLeases::new(FENCE);
+        let mut leases = HeldLeases::new(FENCE, true);
         leases.granted("a", 7);
         assert_eq!(leases.standing("a"), Standing::Unconfirmed);
         assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
-        assert_eq!(leases.overdue(after(start, 60_000)), None, "it was never used");
+        assert_eq!(leases.overdue(after(start, 60_000)), NOTHING, "it was never used");
         leases.renewed(&["a".to_owned()], start);
         assert_eq!(leases.standing("a"), Standing::Good);
         assert_eq!(leases.enter("a", start), Ok(()));
@@ -218,12 +257,38 @@ mod tests {
         let start = Instant::now();
         let mut leases = held(start);
         assert_eq!(leases.enter("a", after(start, 11_999)), Ok(()));
-        assert_eq!(leases.overdue(after(start, 11_999)), None);
+        assert_eq!(leases.overdue(after(start, 11_999)), NOTHING);
         let late = after(start, 12_000);
         let expected = Breach { lease: "a".to_owned(), fence: 7, why: Why::Overdue(FENCE) };
-        assert_eq!(leases.overdue(late), Some(expected.clone()));
+        assert_eq!(leases.overdue(late), Err(expected.clone()));
         assert_eq!(leases.leave("a", late), Some(expected));
         assert_eq!(leases.enter("a", late), Err(Interrupted::LeaseLost));
+    }
+
+    #[test]
+    fn a_lease_that_is_overdue_between_passes_is_lost_and_nothing_aborts() {
+        let start = Instant::now();
+        let mut leases = held(start);
+        leases.enter("a", start).expect("good");
+        assert_eq!(leases.leave("a", start), None);
+        assert_eq!(leases.overdue(after(start, 12_000)), Ok(vec!["a".to_owned()]));
+        assert_eq!(leases.overdue(after(start, 60_000)), NOTHING, "told once");
+        leases.renewed(&["a".to_owned()], after(start, 60_000));
+        assert_eq!(leases.enter("a", after(start, 60_000)), Err(Interrupted::LeaseLost), "a late answer is too late");
+        assert_eq!(leases.to_renew().count(), 0);
+        assert!(leases.given_back("a"), "the coordinator may still keep the device for it");
+    }
+
+    #[test]
+    fn a_device_that_keeps_memory_is_only_freed_by_the_end_of_the_process() {
+        let start = Instant::now();
+        let late = after(start, 12_000);
+        let breach = Breach { lease: "a".to_owned(), fence: 7, why: Why::Overdue(FENCE) };
+        assert_eq!(held_on(start, true).overdue(late), Err(breach));
+        let mut taken = held_on(start, true);
+        taken.lost(&["a".to_owned()]);
+        assert_eq!(taken.overdue(late), NOTHING, "no pass was running when the coordinator took it");
+        assert!(!taken.given_back("a"), "the coordinator does not know it");
     }
 
     #[test]
@@ -232,7 +297,7 @@ mod tests {
         let mut leases = held(start);
         leases.renewed(&["a".to_owned()], after(start, 5_000));
         leases.renewed(&["a".to_owned()], after(start, 2_000));
-        assert_eq!(leases.overdue(after(start, 16_000)), None);
+        assert_eq!(leases.overdue(after(start, 16_000)), NOTHING);
     }
 
     #[test]
@@ -241,7 +306,7 @@ mod tests {
         let mut leases = held(start);
         assert_eq!(leases.lost(&["a".to_owned(), "unknown".to_owned()]), None);
         assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
-        assert_eq!(leases.overdue(after(start, 60_000)), None);
+        assert_eq!(leases.overdue(after(start, 60_000)), NOTHING);
         assert_eq!(leases.to_renew().count(), 0);
     }
 
@@ -261,7 +326,7 @@ mod tests {
         leases.given_back("a");
         assert!(leases.is_empty());
         assert_eq!(leases.enter("a", start), Err(Interrupted::LeaseLost));
-        assert_eq!(leases.overdue(after(start, 60_000)), None);
+        assert_eq!(leases.overdue(after(start, 60_000)), NOTHING);
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::{
 pub struct WorkerIdentity {
     /// E.g. `transcription`.
     pub service: &'static str,
-    /// Task kinds it consumes.
-    pub kinds: Vec<TaskKind>,
+    /// Task kinds it consumes, and how many tasks of each it runs at once.
+    pub kinds: Vec<(TaskKind, u32)>,
     /// Tasks with a device that it runs at once.
     pub slots: u32,
     /// Version of the program.
@@ -40,6 +40,8 @@ pub struct WorkerIdentity {
 pub enum Connection {
     /// No coordinator leads or can be reached, with the reason.
     Searching(String),
+    /// The leading coordinator refuses this worker as it is configured, with what to change.
+    Refused(String),
     /// A leading coordinator answers, at this address.
     Connected(String),
 }
@@ -166,7 +168,7 @@ impl Leases {
             leases_changed: Notify::new(),
             connection: watch::Sender::new(Connection::Searching("not connected yet".to_owned())),
             leader: watch::Sender::new(None),
-            held: Mutex::new(HeldLeases::new(timing.self_fence)),
+            held: Mutex::new(HeldLeases::new(timing.self_fence, settings.keeps_memory())),
             on_breach,
         });
         watchdog::start(&shared)?;

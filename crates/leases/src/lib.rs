@@ -7,8 +7,10 @@
 //! - [`Lease::enter`] and [`Lease::leave`] stand around every forward pass.
 //!
 //! **Safety.** A lease is good for [`Timing::self_fence`] from the moment that the last successful renewal was *sent*.
-//! The coordinator gives the device to somebody else only later than that, so a process that finds itself past it
-//! aborts: nothing less frees a device in the middle of a kernel. Time is the machine's monotonic clock, which goes on
+//! The coordinator gives the device to somebody else only later than that. A process that finds itself past it in a
+//! forward pass aborts: nothing less frees a device in the middle of a kernel. Between passes the lease is only lost, and
+//! the next pass is refused; except on CUDA, where the model stays in the card's memory and the process aborts then, too.
+//! Time is the machine's monotonic clock, which goes on
 //! while a process is stopped.
 
 mod acquire;

@@ -21,8 +21,13 @@ impl Shared {
             worker: self.worker.clone(),
             boot: self.boot.clone(),
             service: self.identity.service.to_owned(),
-            kinds: self.identity.kinds.iter().map(ToString::to_string).collect(),
-            slots: self.identity.slots,
+            takes: self
+                .identity
+                .kinds
+                .iter()
+                .map(|(kind, slots)| wire::KindSlots { kind: kind.to_string(), slots: *slots })
+                .collect(),
+            device: self.device.clone(),
             running: self.tasks.report(),
             renewals,
             version: self.identity.version.to_owned(),

@@ -26,6 +26,8 @@ const LEADER: &str = "leader";
 enum End {
     /// Another coordinator leads, perhaps this one.
     NotLeader(Option<String>),
+    /// It leads, and does not take this worker as it is configured.
+    Refused(String),
     /// Out of reach or silent; `worked` if it had answered before.
     Lost {
         reason: String,
@@ -39,12 +41,11 @@ pub(crate) async fn keep(shared: Arc<Shared>, coordinators: Vec<String>) {
     let mut roster = Roster::new(coordinators);
     let mut reconnect = Reconnect::new();
     let mut reason = "no coordinator leads".to_owned();
+    let mut refused = None;
     loop {
         let Some(address) = roster.next() else {
-            shared.connection.send_if_modified(|now| {
-                let searching = Connection::Searching(reason.clone());
-                std::mem::replace(now, searching.clone()) != searching
-            });
+            let why = refused.take().map_or_else(|| Connection::Searching(reason.clone()), Connection::Refused);
+            stands(&shared, why);
             let mut delay = reconnect.next_delay();
             if !shared.held().is_empty() {
                 delay = delay.min(shared.timing.search);
@@ -66,6 +67,12 @@ pub(crate) async fn keep(shared: Arc<Shared>, coordinators: Vec<String>) {
                     roster.hint(&address, leader);
                 }
             }
+            End::Refused(why) => {
+                if stands(&shared, Connection::Refused(why.clone())) {
+                    tracing::error!(coordinator = address, reason = why, "the coordinator refuses this worker");
+                }
+                refused = Some(why);
+            }
             End::Lost { reason: why, worked } => {
                 reason = format!("{address}: {why}");
                 if worked {
@@ -77,6 +84,11 @@ pub(crate) async fn keep(shared: Arc<Shared>, coordinators: Vec<String>) {
             End::Closed => return,
         }
     }
+}
+
+/// Tells how the session stands. True when that is news.
+fn stands(shared: &Shared, connection: Connection) -> bool {
+    shared.connection.send_if_modified(|now| std::mem::replace(now, connection.clone()) != connection)
 }
 
 /// One session with one coordinator, from connecting to its end.
@@ -107,7 +119,7 @@ async fn converse(shared: &Arc<Shared>, address: &str) -> End {
     send(&mut unanswered);
     let mut orders = match timeout(timing.first_answer, client.session(ReceiverStream::new(outgoing))).await {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => return refused(&status, false),
+        Ok(Err(status)) => return ended(&status, false),
         Err(_) => return lost("no answer".to_owned()),
     };
 
@@ -155,12 +167,15 @@ async fn converse(shared: &Arc<Shared>, address: &str) -> End {
             // An order of a later version.
             Ok(Some(_)) => {}
             Ok(None) => return End::Lost { reason: "the coordinator ended the session".to_owned(), worked },
-            Err(status) => return refused(&status, worked),
+            Err(status) => return ended(&status, worked),
         }
     }
 }
 
-fn refused(status: &Status, worked: bool) -> End {
+fn ended(status: &Status, worked: bool) -> End {
+    if status.code() == Code::InvalidArgument {
+        return End::Refused(status.message().to_owned());
+    }
     match leader_hint(status) {
         Some(hint) => End::NotLeader(hint),
         None => End::Lost { reason: chain(status), worked },

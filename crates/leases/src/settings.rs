@@ -48,6 +48,12 @@ impl LeaseSettings {
         Ok(())
     }
 
+    /// True for a device with memory of its own, where models stay until the process ends. The processor's leases share
+    /// out its time; what a model fills there is the system's to give.
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.device != "cpu"
+    }
+
     /// The configured name, or one made from service, host and process id.
     pub(crate) fn worker_name(&self, service: &str) -> String {
         if !self.worker.is_empty() {

@@ -182,12 +182,10 @@ async fn wait_while_idle(shared: &Shared, index: u32) {
 
 /// Gives a lease back to the coordinator. Afterwards it cannot be used, whether or not the coordinator heard of it.
 pub(crate) async fn give_back(shared: &Arc<Shared>, grant: &Grant) {
-    let known = shared.held().standing(&grant.lease) != Standing::Lost;
-    shared.held().given_back(&grant.lease);
-    if !known {
+    if !shared.held().given_back(&grant.lease) {
         return;
     }
-    let request = wire::ReleaseRequest { lease: grant.lease.clone(), fence: grant.fence, memory_peak_bytes: 0 };
+    let request = wire::ReleaseRequest { lease: grant.lease.clone(), fence: grant.fence };
     let mut leader = shared.leader.subscribe();
     let told = timeout(GIVE_BACK, async {
         loop {

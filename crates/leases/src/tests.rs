@@ -14,7 +14,7 @@ use warren_messages::wire::{self, acquire_response::Outcome, coordinator_order::
 
 use crate::{
     Connection, Dropped, Interrupted, LeaseSettings, Leases, NotGranted, Timing, WorkerIdentity,
-    fake::{Coordinator, Table},
+    fake::{Coordinator, Refused, Table},
     held::Breach,
 };
 
@@ -43,7 +43,7 @@ fn quick() -> Timing {
 
 fn worker_with(settings: &LeaseSettings, timing: Timing) -> Worker {
     let identity =
-        WorkerIdentity { service: "transcription", kinds: vec![TaskKind::Transcribe], slots: 1, version: "0.0.0" };
+        WorkerIdentity { service: "transcription", kinds: vec![(TaskKind::Transcribe, 1)], slots: 1, version: "0.0.0" };
     let (sender, breaches) = watch::channel(Vec::new());
     let stopping = CancellationToken::new();
     let on_breach = Box::new(move |breach: &Breach| sender.send_modify(|all| all.push(breach.clone())));
@@ -87,8 +87,11 @@ async fn a_worker_reports_what_it_has_in_hand() {
     let task = worker.leases.in_hand(TASK, 3, JOB);
     task.step("decode", 7.5);
     let report = within(coordinator.reported(|report| report.running.iter().any(|t| t.step == "decode"))).await;
-    assert_eq!((report.worker.as_str(), report.service.as_str(), report.slots), ("w", "transcription", 1));
-    assert_eq!(report.kinds, ["transcribe"]);
+    assert_eq!(
+        (report.worker.as_str(), report.service.as_str(), report.device.as_str()),
+        ("w", "transcription", "cpu")
+    );
+    assert_eq!(report.takes, [wire::KindSlots { kind: "transcribe".to_owned(), slots: 1 }]);
     assert_eq!((report.running[0].dispatch, report.running[0].done_units), (3, 7.5));
     drop(task);
     within(coordinator.reports_next(|report| report.running.is_empty())).await;
@@ -260,15 +263,56 @@ async fn a_lease_lost_during_a_pass_aborts() {
 }
 
 #[tokio::test]
-async fn a_worker_that_cannot_renew_aborts() {
+async fn a_pass_that_runs_on_without_renewal_aborts() {
     let coordinator = Coordinator::start(&table(), true).await;
     let mut worker = worker(&[&coordinator], Timing { self_fence: Duration::from_millis(300), ..quick() });
+    let task = worker.leases.in_hand(TASK, 1, JOB);
+    let mut slot = within(worker.leases.slot("tiny.en")).await;
+    let lease = within(slot.acquire("tiny.en", 1, &task)).await.expect("granted");
+    lease.enter().expect("renewed");
+    coordinator.fall_silent();
+    within(worker.breaches.wait_for(|breaches| !breaches.is_empty())).await.expect("the watchdog lives");
+    assert_eq!(worker.breaches.borrow()[0].lease, "lease-1");
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_renew_between_passes_loses_the_lease_and_lives() {
+    let table = table();
+    let (first, second) = (Coordinator::start(&table, true).await, Coordinator::start(&table, false).await);
+    let worker = worker(&[&first, &second], Timing { self_fence: Duration::from_millis(300), ..quick() });
+    let task = worker.leases.in_hand(TASK, 1, JOB);
+    let mut slot = within(worker.leases.slot("tiny.en")).await;
+    let lease = within(slot.acquire("tiny.en", 1, &task)).await.expect("granted");
+    first.fall_silent();
+    let until_lost = async {
+        while lease.enter() != Err(Interrupted::LeaseLost) {
+            lease.leave();
+            tokio::task::yield_now().await;
+        }
+    };
+    within(until_lost).await;
+
+    // The coordinator still keeps the device for it, so it is given back before the next one is asked for.
+    second.lead(true);
+    let lease = within(slot.acquire("tiny.en", 1, &task)).await.expect("granted anew");
+    assert_eq!((lease.fence(), table.lock().unwrap().released.as_slice()), (2, ["lease-1".to_owned()].as_slice()));
+    assert!(worker.breaches.borrow().is_empty(), "no pass was running");
+}
+
+#[tokio::test]
+async fn a_worker_on_a_card_that_cannot_renew_aborts_between_passes_too() {
+    let coordinator = Coordinator::start(&table(), true).await;
+    let settings = LeaseSettings {
+        coordinators: vec![coordinator.address.clone()],
+        device: "cuda:0".to_owned(),
+        ..Default::default()
+    };
+    let mut worker = worker_with(&settings, Timing { self_fence: Duration::from_millis(300), ..quick() });
     let task = worker.leases.in_hand(TASK, 1, JOB);
     let mut slot = within(worker.leases.slot("tiny.en")).await;
     within(slot.acquire("tiny.en", 1, &task)).await.expect("granted");
     coordinator.fall_silent();
     within(worker.breaches.wait_for(|breaches| !breaches.is_empty())).await.expect("the watchdog lives");
-    assert_eq!(worker.breaches.borrow()[0].lease, "lease-1");
 }
 
 #[tokio::test]
@@ -298,6 +342,23 @@ async fn what_the_coordinator_answers_decides() {
     let task = worker.leases.in_hand("task_2", 1, JOB);
     let cancelled = within(slot.acquire("tiny.en", 1, &task)).await.expect_err("cancelled");
     assert_eq!(cancelled, NotGranted::Dropped(Dropped::Cancelled));
+}
+
+#[tokio::test]
+async fn a_device_that_the_coordinator_does_not_know_is_said_at_once() {
+    let reason = "device: the coordinator has no `cpu`; add it to its `devices`";
+    for what in [Refused::Session, Refused::Acquire] {
+        let (leader, standby) = (Coordinator::start(&table(), true).await, Coordinator::start(&table(), false).await);
+        leader.refuse_device(what, reason);
+        let worker = worker(&[&leader, &standby], Timing { wait: Duration::from_secs(600), ..quick() });
+        let task = worker.leases.in_hand(TASK, 1, JOB);
+        let mut slot = within(worker.leases.slot("tiny.en")).await;
+        let refused = within(slot.acquire("tiny.en", 1, &task)).await.expect_err("refused");
+        assert_eq!(refused, NotGranted::Fault(Fault::retry_later(Code::LeaseNotGranted, reason)), "{what:?}");
+        if what == Refused::Session {
+            assert_eq!(*worker.leases.connection().borrow(), Connection::Refused(reason.to_owned()));
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! A thread of its own that ends the process when a lease was not renewed in time, whatever else hangs.
+//! A thread of its own that ends the process when a device is used under a lease that was not renewed in time, whatever
+//! else hangs. A lease that nobody uses at that moment is only marked lost.
 
 use std::{
     sync::{Arc, Weak, mpsc},
@@ -17,9 +18,12 @@ pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let every = shared.timing.watch;
     thread::Builder::new().name("lease-watchdog".to_owned()).spawn(move || {
         while let Some(shared) = watched.upgrade() {
-            let breach = shared.held().overdue(Instant::now());
-            if let Some(breach) = breach {
-                shared.breached(&breach);
+            let overdue = shared.held().overdue(Instant::now());
+            match overdue {
+                Ok(lost) if lost.is_empty() => {}
+                // Nothing is logged here: the log may be blocked, and the next look must not wait for it.
+                Ok(_) => shared.leases_changed.notify_waiters(),
+                Err(breach) => shared.breached(&breach),
             }
             drop(shared);
             thread::sleep(every);

@@ -1,7 +1,6 @@
 //! Devices and who may use them. Fences survive a change of leader: they only ever grow.
 
 use sea_orm::{EntityTrait, IntoActiveModel};
-use serde_json::json;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
 
@@ -28,13 +27,13 @@ pub struct Lease {
     pub slot: i64,
     /// Higher than every earlier lease's of the device.
     pub fence: i64,
-    /// `granted`, `yielding`, `draining`, … .
+    /// `granted` or `draining`.
     pub state: String,
     /// Memory set aside for it.
     pub memory_bytes: i64,
     /// Since when.
     pub granted: UnixMillis,
-    /// Until when, unless it is renewed.
+    /// Until when, unless it is renewed. Renewals are not written down: a new leader gives every live lease a whole life.
     pub expires: UnixMillis,
 }
 
@@ -52,11 +51,18 @@ pub struct Device {
 }
 
 impl Tx {
-    /// Records a lease.
+    /// Records a grant and its device's newest fence. Recorded twice, it is there once.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when its fence was given before.
-    pub async fn insert_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+    /// [`StoreError::Conflict`] when another lease has the fence.
+    pub async fn grant_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        let known: Option<sql::OneId> =
+            self.read().one("SELECT id FROM lease WHERE id = $1", [lease.id.into()]).await?;
+        if known.is_some() {
+            return Ok(());
+        }
+        let text = "UPDATE device SET last_fence = $2 WHERE name = $1 AND last_fence < $2";
+        self.execute(text, [sql::text(&lease.device).into(), lease.fence.into()]).await?;
         let row = lease::Model {
             id: lease.id,
             device: sql::text(&lease.device),
@@ -72,35 +78,6 @@ impl Tx {
         };
         lease::Entity::insert(row.into_active_model()).exec_without_returning(&*self.inner).await?;
         Ok(())
-    }
-
-    /// Records a grant and its device's newest fence. Recorded twice, it is there once.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when another lease has the fence.
-    pub async fn grant_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        let known: Option<sql::OneId> =
-            self.read().one("SELECT id FROM lease WHERE id = $1", [lease.id.into()]).await?;
-        if known.is_some() {
-            return Ok(());
-        }
-        let text = "UPDATE device SET last_fence = $2 WHERE name = $1 AND last_fence < $2";
-        self.execute(text, [sql::text(&lease.device).into(), lease.fence.into()]).await?;
-        self.insert_lease(lease).await
-    }
-
-    /// Extends the leases whose id and fence are known, and returns their ids; the others are lost.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn renew_leases(&self, leases: &[(Uuid, i64)], expires: UnixMillis) -> Result<Vec<Uuid>, StoreError> {
-        let text = format!(
-            "UPDATE lease SET expires_ms = $2 FROM {} WHERE lease.id = v.id AND lease.fence = v.fence RETURNING lease.id AS id",
-            sql::table(self.backend, 1, &[sql::Column::Id("id"), sql::Column::Int("fence")])
-        );
-        let list = sql::list(leases.iter().map(|(id, fence)| json!({ "id": sql::id(id), "fence": fence })));
-        let rows: Vec<sql::OneId> = self.read().all(text, [list, expires.0.into()]).await?;
-        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// Changes the state of a lease. False: there is none with this id and fence.
@@ -130,18 +107,6 @@ impl Tx {
                  max_concurrent = excluded.max_concurrent";
         self.execute(text, [sql::text(name).into(), memory_bytes.into(), max_concurrent.into()]).await?;
         Ok(())
-    }
-
-    /// The next fence of a device: higher than all that were ever committed. An unknown device becomes known, with no
-    /// memory and one lease at a time.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn next_fence(&self, device: &str) -> Result<i64, StoreError> {
-        let text = "INSERT INTO device (name, last_fence, memory_bytes, max_concurrent) VALUES ($1, 1, 0, 1)
-             ON CONFLICT (name) DO UPDATE SET last_fence = device.last_fence + 1 RETURNING last_fence AS n";
-        let found: Option<sql::Number> = self.read().one(text, [sql::text(device).into()]).await?;
-        found.map(|found| found.n).ok_or_else(|| StoreError::corrupt("device.last_fence: no row"))
     }
 }
 

@@ -29,9 +29,7 @@ mod workers;
 
 pub use audit::AuditEntry;
 pub use error::StoreError;
-pub use jobs::{
-    Delta, EventLevel, Heartbeat, Job, JobEvent, JobFilter, NewEvent, NewJob, PageKey, SubmitRequest, Submitted,
-};
+pub use jobs::{EventLevel, Heartbeat, Job, JobEvent, JobFilter, NewEvent, NewJob, PageKey, SubmitRequest, Submitted};
 pub use leader::{Leader, Term};
 pub use leases::{Device, Lease};
 pub use letters::{DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};

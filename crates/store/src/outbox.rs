@@ -114,6 +114,16 @@ impl Reads<'_> {
         read(self.all(text, [before.into(), (limit as i64).into()]).await?)
     }
 
+    /// When the oldest message that is not published was written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn oldest_unsent(&self) -> Result<Option<UnixMillis>, StoreError> {
+        let text = "SELECT created_ms AS n FROM outbox WHERE sent_ms IS NULL ORDER BY created_ms LIMIT 1";
+        let found: Option<sql::Number> = self.one(text, []).await?;
+        Ok(found.map(|found| UnixMillis(found.n)))
+    }
+
     /// How many messages are not published.
     ///
     /// # Errors

@@ -112,18 +112,19 @@ impl Store {
     where
         F: AsyncFnOnce(Tx) -> Result<T, StoreError> + Clone,
     {
-        self.transact(None, work).await
-    }
-
-    /// Like [`Store::write`], and commits only if `term` is the current leader's and has not expired.
-    ///
-    /// # Errors
-    /// [`StoreError::TermLost`] when another coordinator leads or none does; otherwise as [`Store::write`].
-    pub async fn write_as_leader<T, F>(&self, term: Term, work: F) -> Result<T, StoreError>
-    where
-        F: AsyncFnOnce(Tx) -> Result<T, StoreError> + Clone,
-    {
-        self.transact(Some(term), work).await
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.attempt(work.clone()).await {
+                Err(error) if tried < TRIES && is_transient(&error, self.backend == DbBackend::Sqlite) => {
+                    let most = 10_u64 << tried;
+                    let wait = Duration::from_millis(most / 2).mul_f64(1.0 + self.clock.jitter());
+                    tracing::debug!(%error, tried, wait_ms = wait.as_millis(), "transaction lost a race; again");
+                    tokio::time::sleep(wait).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Like [`Store::begin`], for the leader: nobody else can begin a term until the transaction ends.
@@ -136,33 +137,11 @@ impl Store {
         Ok(tx)
     }
 
-    async fn transact<T, F>(&self, term: Option<Term>, work: F) -> Result<T, StoreError>
-    where
-        F: AsyncFnOnce(Tx) -> Result<T, StoreError> + Clone,
-    {
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            match self.attempt(term, work.clone()).await {
-                Err(error) if tried < TRIES && is_transient(&error, self.backend == DbBackend::Sqlite) => {
-                    let most = 10_u64 << tried;
-                    let wait = Duration::from_millis(most / 2).mul_f64(1.0 + self.clock.jitter());
-                    tracing::debug!(%error, tried, wait_ms = wait.as_millis(), "transaction lost a race; again");
-                    tokio::time::sleep(wait).await;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn attempt<T, F>(&self, term: Option<Term>, work: F) -> Result<T, StoreError>
+    async fn attempt<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: AsyncFnOnce(Tx) -> Result<T, StoreError> + Clone,
     {
         let tx = self.begin().await?;
-        if let Some(term) = term {
-            tx.hold_term(term).await?;
-        }
         let inner = tx.inner.clone();
         let outcome = work(tx).await;
         let inner = Arc::into_inner(inner).ok_or_else(StoreError::kept_transaction)?;

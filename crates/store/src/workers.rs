@@ -1,5 +1,7 @@
 //! Worker processes, as the leader saw them last.
 
+use std::time::Duration;
+
 use serde_json::json;
 use warren_clock::UnixMillis;
 use warren_jobs::TaskKind;
@@ -15,10 +17,8 @@ pub struct Worker {
     pub boot: String,
     /// `transcription` or `batch-embedding`.
     pub service: String,
-    /// What it takes.
-    pub kinds: Vec<TaskKind>,
-    /// Tasks that it can run at once.
-    pub slots: i64,
+    /// What it takes, and how many tasks of each kind it can run at once.
+    pub takes: Vec<(TaskKind, i64)>,
     /// Its build.
     pub version: String,
     /// False: lost.
@@ -58,10 +58,11 @@ impl Tx {
             sql::table(self.backend, 1, &columns)
         );
         let list = sql::list(newest.values().map(|worker| {
-            let kinds: Vec<_> = worker.kinds.iter().map(|kind| kind.as_str()).collect();
+            let kinds: Vec<_> = worker.takes.iter().map(|(kind, slots)| format!("{kind}:{slots}")).collect();
+            let slots: i64 = worker.takes.iter().map(|(_, slots)| slots).sum();
             json!({
                 "id": sql::text(&worker.id), "boot": sql::text(&worker.boot), "service": sql::text(&worker.service),
-                "kinds": kinds.join(" "), "slots": worker.slots, "version": sql::text(&worker.version),
+                "kinds": kinds.join(" "), "slots": slots, "version": sql::text(&worker.version),
                 "state": if worker.live { "live" } else { "lost" },
                 "heartbeat_ms": worker.heartbeat.0, "running": sql::text(&worker.running),
             })
@@ -70,13 +71,14 @@ impl Tx {
         Ok(())
     }
 
-    /// Marks the workers lost that were last heard of before `before`, and returns them.
+    /// Marks the workers lost that were last heard of longer than `age` ago, and returns them.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn mark_silent_workers_lost(&self, before: UnixMillis) -> Result<Vec<Worker>, StoreError> {
+    pub async fn mark_silent_workers_lost(&self, age: Duration) -> Result<Vec<Worker>, StoreError> {
+        let before = self.now().0.saturating_sub(age.as_millis() as i64);
         let text = "UPDATE worker SET state = 'lost' WHERE state = 'live' AND heartbeat_ms < $1 RETURNING *";
-        read(self.read().all(text, [before.0.into()]).await?)
+        read(self.read().all(text, [before.into()]).await?)
     }
 
     /// Marks one process of a worker lost. False: it is not the current one, or was lost before.
@@ -88,12 +90,13 @@ impl Tx {
         Ok(self.execute(text, [id.into(), boot.into()]).await? == 1)
     }
 
-    /// Forgets lost workers last heard of before `before`. Returns how many.
+    /// Forgets lost workers last heard of longer than `age` ago. Returns how many.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn purge_workers(&self, before: UnixMillis) -> Result<u64, StoreError> {
-        self.execute("DELETE FROM worker WHERE state = 'lost' AND heartbeat_ms < $1", [before.0.into()]).await
+    pub async fn purge_workers(&self, age: Duration) -> Result<u64, StoreError> {
+        let before = self.now().0.saturating_sub(age.as_millis() as i64);
+        self.execute("DELETE FROM worker WHERE state = 'lost' AND heartbeat_ms < $1", [before.into()]).await
     }
 }
 
@@ -110,13 +113,16 @@ impl Reads<'_> {
 fn read(rows: Vec<worker::Model>) -> Result<Vec<Worker>, StoreError> {
     rows.into_iter()
         .map(|row| {
-            let kinds = row.kinds.split_whitespace().map(|kind| sql::word("worker.kinds", kind));
+            let takes = row.kinds.split_whitespace().map(|takes| {
+                // Rows of earlier builds name only the kind.
+                let (kind, slots) = takes.split_once(':').unwrap_or((takes, ""));
+                Ok((sql::word("worker.kinds", kind)?, slots.parse().unwrap_or(row.slots)))
+            });
             Ok(Worker {
-                kinds: kinds.collect::<Result<_, _>>()?,
+                takes: takes.collect::<Result<_, StoreError>>()?,
                 id: row.id,
                 boot: row.boot,
                 service: row.service,
-                slots: row.slots,
                 version: row.version,
                 live: row.state == "live",
                 heartbeat: UnixMillis(row.heartbeat_ms),

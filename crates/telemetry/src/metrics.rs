@@ -11,7 +11,6 @@ pub use instruments::{Counter, Gauge, Histogram, render};
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0];
 const RATIO: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0];
-const COUNT: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 macro_rules! metrics {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident($metric:literal $(, $bounds:expr)?);)+) => {
@@ -31,13 +30,13 @@ const fn first_sentence(doc: &'static str) -> &'static str {
     }
 }
 
-// Jobs, as the coordinator sees them.
+// Jobs, as the coordinator sees them. Gauges are the leader's; a coordinator that no longer leads shows 0.
 metrics! {
     /// Jobs accepted, by kind.
     JOBS_SUBMITTED: Counter("warren_jobs_submitted_total");
-    /// Jobs that ended, by kind, state and error code. Input codes are the caller's errors, not ours.
+    /// Jobs that ended, by kind and outcome.
     JOBS_ENDED: Counter("warren_jobs_completed_total");
-    /// Time from submit to end, by kind and state.
+    /// Time from submit to end, by kind and outcome.
     JOB_SECONDS: Histogram("warren_job_duration_seconds", SECONDS);
     /// Jobs that have not ended, by kind and state.
     JOBS: Gauge("warren_jobs");
@@ -47,18 +46,14 @@ metrics! {
     OLDEST_TASK: Gauge("warren_oldest_waiting_task_age_seconds");
     /// Time from a task's creation to its result, by kind and outcome.
     TASK_WAIT_SECONDS: Histogram("warren_task_wait_seconds", SECONDS);
-    /// Results that were dropped because their dispatch was no longer the current one, by kind.
+    /// Results that were dropped because their dispatch was no longer the current one.
     STALE_RESULTS: Counter("warren_stale_results_total");
-    /// Tasks released a second time because nobody had them, by kind.
-    REDISPATCHES: Counter("warren_task_redispatches_total");
     /// 1 while this coordinator leads, else 0.
     LEADING: Gauge("warren_coordinator_leading");
     /// Worker processes with a session, by service.
     WORKERS: Gauge("warren_workers");
-    /// Device slots of the workers with a session, by kind.
+    /// Tasks that the workers with a session can run at once, by kind.
     WORKER_SLOTS: Gauge("warren_worker_slots");
-    /// Segments or texts that wait to be indexed for search.
-    INDEX_WAITING: Gauge("warren_index_waiting");
 }
 
 // Device leases.
@@ -87,12 +82,8 @@ metrics! {
     REAL_TIME_FACTOR: Histogram("warren_real_time_factor", RATIO);
     /// Texts embedded, by model.
     TEXTS: Counter("warren_texts_total");
-    /// Tokens embedded, padding left out, by model.
-    TOKENS: Counter("warren_tokens_total");
     /// Time in forward passes, by model and device.
     INFERENCE_SECONDS: Counter("warren_inference_seconds_total");
-    /// Rows in one forward pass, by model.
-    BATCH_SIZE: Histogram("warren_batch_size", COUNT);
     /// Time to load a model's weights, by model.
     MODEL_LOAD_SECONDS: Histogram("warren_model_load_seconds", SECONDS);
 }

@@ -24,6 +24,6 @@ pub async fn watch_parts<M: Loadable>(host: &Host, broker: &Broker, blobs: &Blob
 fn connected(connection: &Connection) -> Result<(), String> {
     match connection {
         Connection::Connected(_) => Ok(()),
-        Connection::Searching(reason) => Err(reason.clone()),
+        Connection::Searching(reason) | Connection::Refused(reason) => Err(reason.clone()),
     }
 }

@@ -4,6 +4,10 @@ use warren_inference::{Device, Embedder, EmbedderOptions, InferenceError};
 use warren_models::{Family, Model, ModelDir};
 use warren_worker::Loadable;
 
+/// Most tokens in one forward pass on the processor, padding included. A cancelled task stops between two passes, so
+/// that one pass of all-MiniLM-L6-v2 has to stay well under a second on a busy core; larger batches gain nothing there.
+const CPU_BATCH_TOKENS: usize = 512;
+
 /// A loaded text encoder.
 pub(crate) struct Encoder(pub(crate) Embedder);
 
@@ -11,16 +15,34 @@ impl Loadable for Encoder {
     const FAMILY: Family = Family::Bert;
 
     fn load(model: &Model, files: &ModelDir, device: Device) -> Result<Self, InferenceError> {
-        Embedder::open(files, device, options(model)).map(Self)
+        Embedder::open(files, device, options(model, device)).map(Self)
     }
 }
 
-/// What the catalogue says about the model's vectors.
-fn options(model: &Model) -> EmbedderOptions {
-    let defaults = EmbedderOptions::default();
-    model.embedding.as_ref().map_or(defaults, |embedding| EmbedderOptions {
-        pooling: embedding.pooling.into(),
-        max_tokens: embedding.max_tokens,
-        ..defaults
-    })
+/// What the catalogue says about the model's vectors, and how much goes into one forward pass.
+fn options(model: &Model, device: Device) -> EmbedderOptions {
+    let mut options = EmbedderOptions::default();
+    if device == Device::Cpu {
+        options.max_batch_tokens = CPU_BATCH_TOKENS;
+    }
+    if let Some(embedding) = &model.embedding {
+        options.pooling = embedding.pooling.into();
+        options.max_tokens = embedding.max_tokens;
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_models::Catalogue;
+
+    use super::*;
+
+    #[test]
+    fn passes_are_short_on_the_processor_and_full_on_a_card() {
+        let catalogue = Catalogue::builtin();
+        let model = catalogue.get("all-MiniLM-L6-v2").expect("in the catalogue");
+        let tokens = |device| options(model, device).max_batch_tokens;
+        assert_eq!((tokens(Device::Cpu), tokens(Device::Cuda(0))), (CPU_BATCH_TOKENS, 4096));
+    }
 }

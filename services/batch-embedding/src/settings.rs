@@ -54,7 +54,7 @@ impl Settings {
     pub(crate) fn identity(&self, slots: u16) -> WorkerIdentity {
         WorkerIdentity {
             service: "batch-embedding",
-            kinds: vec![TaskKind::Embed],
+            kinds: vec![(TaskKind::Embed, slots.into())],
             slots: slots.into(),
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use warren_clock::UnixMillis;
 use warren_jobs::{
     TaskKind,
-    release::{JobKey, ReleaseSettings, Scheduler},
+    release::{JobKey, Scheduler, Sharing},
 };
 
 use crate::sessions::Sessions;
@@ -61,8 +61,8 @@ pub(crate) struct Board {
 
 impl Board {
     /// An empty board.
-    pub(crate) fn new(settings: &ReleaseSettings) -> Self {
-        let schedulers = TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(settings.clone(), 0))).collect();
+    pub(crate) fn new(sharing: &Sharing) -> Self {
+        let schedulers = TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(sharing.clone(), 0))).collect();
         Self { schedulers, out: HashMap::new() }
     }
 
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_task_goes_out_ends_and_makes_room() {
-        let mut board = Board::new(&ReleaseSettings::default());
+        let mut board = Board::new(&Sharing::default());
         board.apply(&waiting(1, 5), NOW);
         assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), [(Uuid::from_u128(1), 2)], "a window of two");
         for task in [11, 12] {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_finished_job_leaves_nothing_behind_and_its_workers_are_told() {
-        let mut board = Board::new(&ReleaseSettings::default());
+        let mut board = Board::new(&Sharing::default());
         board.apply(&waiting(1, 5), NOW);
         board.decide(TaskKind::Transcribe, 1, NOW);
         board.went_out(Uuid::from_u128(11), Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 });
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn decisions_that_were_not_written_are_made_again() {
-        let mut board = Board::new(&ReleaseSettings::default());
+        let mut board = Board::new(&Sharing::default());
         board.apply(&waiting(1, 1), NOW);
         let picked = board.decide(TaskKind::Transcribe, 64, NOW);
         board.put_back(picked[0].0, TaskKind::Transcribe, picked[0].1, NOW);

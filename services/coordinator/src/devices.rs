@@ -18,8 +18,9 @@ use warren_jobs::{
     lease::{Acquired, DeviceSpec, Holder, Lease, LeaseTable, LeaseTiming, Renewed, Request, Yield},
 };
 use warren_store::{Store, StoreError, Term};
+use warren_telemetry::metrics;
 
-use crate::{sessions::Sessions, settings::DeviceSettings};
+use crate::{doubt::Doubt, sessions::Sessions, settings::DeviceSettings};
 
 /// How often time is let pass in the table.
 const TICK: Duration = Duration::from_millis(200);
@@ -56,6 +57,7 @@ pub(crate) struct Devices {
     store: Store,
     clock: Clock,
     timing: LeaseTiming,
+    doubt: Doubt,
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -63,7 +65,62 @@ pub(crate) struct Devices {
 #[derive(Debug)]
 struct Inner {
     table: LeaseTable,
-    waiters: HashMap<Holder, oneshot::Sender<Lease>>,
+    /// Calls under way; of two of one holder, the later one.
+    calls: HashMap<Holder, Waiter>,
+    last_call: u64,
+    /// Leases that were granted to calls nobody listens to any more: free again, their rows still to be deleted.
+    unheard: Vec<(Uuid, i64)>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    call: u64,
+    /// Until the grant is sent.
+    grant: Option<oneshot::Sender<Lease>>,
+}
+
+/// What is given out of one device.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Its name.
+    pub device: String,
+    /// Live leases.
+    pub held: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Memory promised, to leases that drain, too.
+    pub bytes: u64,
+}
+
+/// A call of Acquire. Dropped before it was answered, nobody hears of what it asked for: the worker gave the task up, or
+/// is gone. Then its request is withdrawn and what it was granted is free again.
+struct Call<'a> {
+    devices: &'a Devices,
+    holder: Holder,
+    number: u64,
+    answered: bool,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.devices.lock();
+        if inner.calls.get(&self.holder).is_none_or(|waiter| waiter.call != self.number) {
+            return;
+        }
+        inner.calls.remove(&self.holder);
+        if self.answered {
+            return;
+        }
+        inner.table.withdraw(&self.holder);
+        let granted = inner.table.leases().find(|lease| lease.is_live() && lease.holder == self.holder).cloned();
+        if let Some(lease) = granted
+            && inner.table.release(&lease.id, lease.fence, self.devices.now())
+        {
+            inner.unheard.push((id(&lease), lease.fence as i64));
+        }
+        drop(inner);
+        self.devices.changed.notify_one();
+    }
 }
 
 impl Devices {
@@ -76,6 +133,7 @@ impl Devices {
         store: Store,
         clock: Clock,
         settings: &[DeviceSettings],
+        doubt: Doubt,
     ) -> Result<Self, StoreError> {
         let timing = LeaseTiming::default();
         let mut table = LeaseTable::new(timing.clone());
@@ -89,12 +147,12 @@ impl Devices {
             let memory = device.budget_bytes() as i64;
             tx.upsert_device(&device.name, memory, i64::from(device.max_concurrent)).await?;
         }
-        tx.commit().await?;
+        doubt.commit(tx).await?;
         let fences =
             store.read().devices().await?.into_iter().map(|row| (row.name, row.last_fence as u64)).collect::<Vec<_>>();
         table.load(fences, leases, millis(clock.now()));
-        let inner = Mutex::new(Inner { table, waiters: HashMap::new() });
-        Ok(Self { term, store, clock, timing, inner, changed: Notify::new() })
+        let inner = Mutex::new(Inner { table, calls: HashMap::new(), last_call: 0, unheard: Vec::new() });
+        Ok(Self { term, store, clock, timing, doubt, inner, changed: Notify::new() })
     }
 
     /// How long a lease lives without renewal.
@@ -102,50 +160,59 @@ impl Devices {
         u32::try_from(self.timing.ttl_ms).unwrap_or(u32::MAX)
     }
 
-    /// Asks for a device, and waits up to `patience` for it.
+    /// True when the settings name the device.
+    pub(crate) fn knows(&self, device: &str) -> bool {
+        self.lock().table.devices().any(|(spec, _)| spec.name == device && spec.max_concurrent > 0)
+    }
+
+    /// Asks for a device, and waits up to `patience` for it. Dropped before it returns, it takes the request back;
+    /// after a wait for nothing the request stays, because its worker asks again.
     ///
     /// # Errors
     /// When a grant cannot be written: the term is lost or the store is away.
     pub(crate) async fn acquire(&self, request: Request, patience: Duration) -> Result<Answer, StoreError> {
-        let holder = request.holder.clone();
         let device = request.device.clone();
-        let waiting = match self.ask(request) {
-            (Acquired::Granted(lease), _) => {
+        let (acquired, mut call, granted) = self.ask(request);
+        let answer = match acquired {
+            Acquired::Granted(lease) => {
                 self.write(&lease).await?;
-                return Ok(Answer::Granted(lease));
+                Answer::Granted(lease)
             }
-            (Acquired::TooLarge { arithmetic }, _) => return Ok(Answer::TooLarge { arithmetic }),
-            (Acquired::UnknownDevice, _) => return Ok(Answer::UnknownDevice),
-            (Acquired::Queued { .. }, waiting) => waiting,
+            Acquired::TooLarge { arithmetic } => Answer::TooLarge { arithmetic },
+            Acquired::UnknownDevice => Answer::UnknownDevice,
+            Acquired::Queued { .. } => {
+                self.changed.notify_one();
+                match tokio::time::timeout(patience, granted).await {
+                    Ok(Ok(lease)) => Answer::Granted(lease),
+                    // A grant may come right now: it is the holder's, and asking again returns it. An error means
+                    // that a later call of the same slot took this one's place.
+                    Ok(Err(_)) | Err(_) => self.waiting(&call.holder, &device),
+                }
+            }
         };
-        self.changed.notify_one();
-        match tokio::time::timeout(patience, waiting).await {
-            Ok(Ok(lease)) => Ok(Answer::Granted(lease)),
-            // Replaced by a later call of the same slot, or the term is over.
-            Ok(Err(_)) | Err(_) => {
-                let mut inner = self.lock();
-                // A grant may have come between the timeout and this lock: it is the holder's, and asking again
-                // returns it.
-                inner.waiters.remove(&holder);
-                let position =
-                    inner.table.waiting().filter(|(r, _)| r.device == device).position(|(r, _)| r.holder == holder);
-                let held_by =
-                    inner.table.leases().find(|lease| lease.device == device).map(|l| l.holder.worker.clone());
-                Ok(Answer::Waiting { position: position.unwrap_or(0), held_by: held_by.unwrap_or_default() })
-            }
-        }
+        call.answered = true;
+        Ok(answer)
     }
 
     /// Asks the table. Whoever is queued is told of the grant by the receiver.
-    fn ask(&self, request: Request) -> (Acquired, oneshot::Receiver<Lease>) {
+    fn ask(&self, request: Request) -> (Acquired, Call<'_>, oneshot::Receiver<Lease>) {
         let (sender, receiver) = oneshot::channel();
         let holder = request.holder.clone();
         let mut inner = self.lock();
+        inner.last_call += 1;
+        let number = inner.last_call;
+        inner.calls.insert(holder.clone(), Waiter { call: number, grant: Some(sender) });
         let acquired = inner.table.acquire(request, self.now());
-        if matches!(acquired, Acquired::Queued { .. }) {
-            inner.waiters.insert(holder, sender);
-        }
-        (acquired, receiver)
+        (acquired, Call { devices: self, holder, number, answered: false }, receiver)
+    }
+
+    fn waiting(&self, holder: &Holder, device: &str) -> Answer {
+        let inner = self.lock();
+        let mut waiting = inner.table.waiting().filter(|(request, _)| request.device == device);
+        let position = waiting.position(|(request, _)| request.holder == *holder).unwrap_or(0);
+        let held_by =
+            inner.table.leases().find(|lease| lease.device == device).map(|lease| lease.holder.worker.clone());
+        Answer::Waiting { position, held_by: held_by.unwrap_or_default() }
     }
 
     /// Renews a lease. False: its holder must stop at once.
@@ -163,20 +230,26 @@ impl Devices {
         }
         self.changed.notify_one();
         // The table knew it, so it is an id of ours.
-        let gone = [(lease.parse().unwrap_or_default(), fence as i64)];
-        self.delete(&gone).await
+        self.delete(&[(lease.parse().unwrap_or_default(), fence as i64)]).await
     }
 
-    /// Leases and waiting requests, for people: (leases, number waiting).
-    pub(crate) fn snapshot(&self) -> (Vec<Lease>, usize) {
+    /// What is given out of each device.
+    pub(crate) fn usage(&self) -> Vec<Usage> {
         let inner = self.lock();
-        (inner.table.leases().cloned().collect(), inner.table.waiting().count())
+        let table = &inner.table;
+        let of = |(spec, _): (&DeviceSpec, u64)| Usage {
+            device: spec.name.clone(),
+            held: table.leases().filter(|lease| lease.is_live() && lease.device == spec.name).count(),
+            waiting: table.waiting().filter(|(request, _)| request.device == spec.name).count(),
+            bytes: table.used_bytes(&spec.name),
+        };
+        table.devices().map(of).collect()
     }
 
     /// Lets time pass until `stopping`: expires, drains, grants, and asks holders to yield.
     ///
     /// # Errors
-    /// When the term is lost.
+    /// When a change cannot be written, for whatever reason. The term ends by it, so that table and rows agree again.
     pub(crate) async fn run(&self, sessions: &Mutex<Sessions>, stopping: &CancellationToken) -> Result<(), StoreError> {
         loop {
             tokio::select! {
@@ -184,12 +257,13 @@ impl Devices {
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
-            let (ticked, yields) = {
+            let (ticked, yields, mut gone) = {
                 let mut inner = self.lock();
                 let now = self.now();
-                (inner.table.tick(now), inner.table.wants_yield(now))
+                (inner.table.tick(now), inner.table.wants_yield(now), std::mem::take(&mut inner.unheard))
             };
             for lease in &ticked.expired {
+                metrics::LEASES_EXPIRED.one(&[("device", &lease.device)]);
                 tracing::warn!(
                     lease = lease.id,
                     device = lease.device,
@@ -198,13 +272,13 @@ impl Devices {
                 );
                 self.mark_draining(lease).await?;
             }
-            if !ticked.freed.is_empty() {
-                let freed = ticked.freed.iter().map(|lease| (id(lease), lease.fence as i64)).collect::<Vec<_>>();
-                self.delete(&freed).await?;
+            gone.extend(ticked.freed.iter().map(|lease| (id(lease), lease.fence as i64)));
+            if !gone.is_empty() {
+                self.delete(&gone).await?;
             }
             for lease in ticked.granted {
                 self.write(&lease).await?;
-                let waiter = self.lock().waiters.remove(&lease.holder);
+                let waiter = self.lock().calls.get_mut(&lease.holder).and_then(|waiter| waiter.grant.take());
                 if let Some(waiter) = waiter {
                     // A waiter that just gave up asks again and gets the same lease.
                     let _ = waiter.send(lease);
@@ -226,13 +300,13 @@ impl Devices {
     async fn write_row(&self, lease: &Lease) -> Result<(), StoreError> {
         let tx = self.store.begin_as_leader(self.term).await?;
         tx.grant_lease(&to_row(id(lease), lease)).await?;
-        tx.commit().await
+        self.doubt.commit(tx).await
     }
 
     async fn mark_draining(&self, lease: &Lease) -> Result<(), StoreError> {
         let tx = self.store.begin_as_leader(self.term).await?;
         tx.set_lease_state(id(lease), lease.fence as i64, DRAINING).await?;
-        tx.commit().await
+        self.doubt.commit(tx).await
     }
 
     async fn delete(&self, leases: &[(Uuid, i64)]) -> Result<(), StoreError> {
@@ -240,7 +314,7 @@ impl Devices {
         for (id, fence) in leases {
             tx.delete_lease(*id, *fence).await?;
         }
-        tx.commit().await
+        self.doubt.commit(tx).await
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

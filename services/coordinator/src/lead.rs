@@ -21,6 +21,7 @@ use warren_store::{Job, Store, StoreError, Term, Tx};
 use crate::{
     board::{Board, Changes},
     devices::Devices,
+    doubt::Doubt,
     sessions::Sessions,
     settings::Settings,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Lead {
     pub release: Notify,
     /// Woken when letters were sent again and have to leave `warren.dead`.
     pub replayed: Notify,
+    /// Raised when the rows may say something else than the board.
+    pub doubt: Doubt,
     sessions: Mutex<Sessions>,
     board: Mutex<Board>,
 }
@@ -65,16 +68,19 @@ impl Lead {
     /// # Errors
     /// When the store is away or the term is lost already.
     pub(crate) async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
-        let devices = Devices::load(term, parts.store.clone(), parts.clock.clone(), &parts.settings.devices).await?;
-        let board = crate::load::board(&parts.store, parts.clock.now()).await?;
+        let doubt = Doubt::default();
+        let (store, clock) = (parts.store.clone(), parts.clock.clone());
+        let devices = Devices::load(term, store, clock, &parts.settings.devices, doubt.clone()).await?;
+        let board = Mutex::new(crate::load::board(&parts.store, parts.clock.now()).await?);
         Ok(Self {
             term,
             parts,
             devices,
             release: Notify::new(),
             replayed: Notify::new(),
+            doubt,
             sessions: Mutex::default(),
-            board: Mutex::new(board),
+            board,
         })
     }
 
@@ -104,9 +110,9 @@ impl Lead {
     /// Commits it. Afterwards the board, the outbox, whoever watches and the workers learn of its changes.
     ///
     /// # Errors
-    /// When it cannot be committed; then nobody learns of anything.
+    /// When it cannot be committed; then nobody learns of anything, and if it is not known whether it was, the term ends.
     pub(crate) async fn commit(&self, tx: Tx, changes: &Changes) -> Result<(), StoreError> {
-        tx.commit().await?;
+        self.doubt.commit(tx).await?;
         self.follow(changes).await;
         Ok(())
     }
@@ -118,7 +124,7 @@ impl Lead {
         self.release.notify_one();
         let jobs: BTreeSet<Uuid> = changes.touched.iter().chain(&changes.finished).copied().collect();
         for job in jobs {
-            self.parts.broker.notice(&Notice { job: JobId(job).to_string(), sequence: 0 }).await;
+            self.parts.broker.notice(&Notice { job: JobId(job).to_string() }).await;
         }
     }
 

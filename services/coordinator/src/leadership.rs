@@ -6,6 +6,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use warren_host::Part;
 use warren_store::{StoreError, Term};
+use warren_telemetry::metrics;
 
 use crate::{
     duties,
@@ -25,6 +26,7 @@ pub(crate) async fn run(
     let timing = &parts.settings.leader;
     let (name, address) = (timing.name.clone(), parts.settings.grpc.address());
     let ttl = Duration::from_millis(timing.ttl_ms);
+    metrics::LEADING.set(0.0, &[]);
     while !stopping.is_cancelled() {
         match parts.store.try_lead(&name, &address, ttl).await {
             Ok(Some(term)) => {
@@ -51,6 +53,7 @@ async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead
         }
     };
     tracing::info!(term = term.0, "leading");
+    metrics::LEADING.set(1.0, &[]);
     let over = stopping.child_token();
     let mut work = JoinSet::new();
     duties::start(&lead, &mut work, &over);
@@ -59,6 +62,7 @@ async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead
     keep(&lead, since, &over, &mut work).await;
 
     current.send_replace(None);
+    metrics::LEADING.set(0.0, &[]);
     over.cancel();
     // Each duty ends at its next await on the token; what is in a transaction ends with the term check.
     while let Some(ended) = work.join_next().await {
@@ -82,6 +86,10 @@ async fn keep(lead: &Lead, since: Instant, over: &CancellationToken, work: &mut 
     loop {
         tokio::select! {
             () = over.cancelled() => return,
+            () = lead.doubt.raised() => {
+                tracing::warn!(term = lead.term.0, "a commit of unknown outcome; stepping down to start from the rows");
+                return;
+            }
             ended = work.join_next() => {
                 match ended {
                     Some(Ok(Ok(()))) => tracing::error!("a duty of the leader ended by itself"),

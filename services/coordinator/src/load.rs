@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use warren_clock::UnixMillis;
 use warren_jobs::{
     TaskKind,
-    release::{JobKey, ReleaseSettings},
+    release::{JobKey, Sharing},
 };
 use warren_store::{Store, StoreError};
 
@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 /// When the store is away.
 pub(crate) async fn board(store: &Store, now: UnixMillis) -> Result<Board, StoreError> {
-    let mut board = Board::new(&ReleaseSettings::default());
+    let mut board = Board::new(&Sharing::default());
     let mut changes = Changes::default();
     let counts = store.read().open_counts_by_job_kind().await?;
     let ids: Vec<_> = counts.iter().map(|open| open.job).collect();

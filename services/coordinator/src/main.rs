@@ -7,7 +7,9 @@ mod aside;
 mod board;
 mod commands;
 mod devices;
+mod doubt;
 mod duties;
+mod gauges;
 mod lead;
 mod leadership;
 mod letters;
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
                 settings: settings.clone(),
             };
             let (lead, current) = watch::channel(None);
-            let door = LeasesServer::new(Door { current, store: store.clone() });
+            let door = Door { current, store: store.clone(), address: settings.grpc.address() };
+            let door = LeasesServer::new(door);
             let listener = tokio::net::TcpListener::bind(settings.grpc.bind).await?;
             let relaying = parts.relay.run(&store, &broker, &stopping);
             let serving = wiring::serve(door, listener, stopping.clone());

@@ -13,13 +13,20 @@ use uuid::Uuid;
 use warren_clock::UnixMillis;
 use warren_jobs::TaskKind;
 use warren_messages::ids::{JobId, TaskId};
-use warren_store::{Heartbeat, StoreError, Worker};
+use warren_store::{Heartbeat, LetterFilter, LetterState, StoreError, Worker};
 use warren_telemetry::metrics;
 
-use crate::{board::Changes, lead::Lead, reaper};
+use crate::{
+    board::Changes,
+    gauges::{Gauges, Value},
+    lead::Lead,
+    reaper,
+};
 
 /// Rows of a job move at most once in this time.
 const EVERY: Duration = Duration::from_secs(2);
+/// Rounds between two looks at the figures that only the database has.
+const COUNTED_EVERY: u32 = 5;
 
 /// Writes until `stopping`.
 ///
@@ -28,7 +35,8 @@ const EVERY: Duration = Duration::from_secs(2);
 pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
     let allowed = Duration::from_secs(lead.parts.settings.reaper.worker_lost_s);
     let mut every = tokio::time::interval(EVERY);
-    loop {
+    let (mut live, mut counted) = (Gauges::default(), Gauges::default());
+    for round in 0_u32.. {
         tokio::select! {
             () = stopping.cancelled() => return Ok(()),
             _ = every.tick() => {}
@@ -39,8 +47,12 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
         }
         lead.count_slots();
         settle_outcome(write(lead).await)?;
-        settle_outcome(gauges(lead).await)?;
+        live.show(gauges(lead));
+        if round.is_multiple_of(COUNTED_EVERY) {
+            settle_outcome(count(lead).await.map(|values| counted.show(values)))?;
+        }
     }
+    Ok(())
 }
 
 fn settle_outcome(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
@@ -99,8 +111,7 @@ fn snapshot(lead: &Lead, now: UnixMillis) -> (Vec<Worker>, BTreeMap<Uuid, (Strin
             id: name.to_owned(),
             boot: worker.boot.clone(),
             service: worker.service.clone(),
-            kinds: worker.kinds.clone(),
-            slots: i64::from(worker.slots),
+            takes: worker.takes.iter().map(|(kind, slots)| (*kind, i64::from(*slots))).collect(),
             version: worker.version.clone(),
             live: true,
             heartbeat: now,
@@ -110,22 +121,48 @@ fn snapshot(lead: &Lead, now: UnixMillis) -> (Vec<Worker>, BTreeMap<Uuid, (Strin
     (workers, running)
 }
 
-async fn gauges(lead: &Lead) -> Result<(), StoreError> {
+/// What the leader has in memory.
+fn gauges(lead: &Lead) -> Vec<Value> {
+    let mut values: Vec<Value> = Vec::new();
+    let label = |name: &'static str, value: &str| vec![(name, value.to_owned())];
     for kind in TaskKind::ALL {
-        let labels = [("kind", kind.as_str())];
         let (waiting, released) = lead.board().open(*kind);
-        metrics::TASKS_WAITING.set((waiting + released) as f64, &labels);
-        metrics::WORKER_SLOTS.set(f64::from(lead.sessions().slots(*kind)), &labels);
+        values.push((&metrics::TASKS_WAITING, label("kind", kind.as_str()), (waiting + released) as f64));
+        let slots = lead.sessions().slots(*kind);
+        values.push((&metrics::WORKER_SLOTS, label("kind", kind.as_str()), slots.into()));
     }
-    let (leases, waiting) = lead.devices.snapshot();
-    let mut held: BTreeMap<&str, f64> = BTreeMap::new();
-    for lease in leases.iter().filter(|lease| lease.is_live()) {
-        *held.entry(&lease.device).or_default() += 1.0;
+    let mut workers: BTreeMap<String, u32> = BTreeMap::new();
+    for (_, worker) in lead.sessions().iter() {
+        *workers.entry(worker.service.clone()).or_default() += 1;
     }
-    for (device, leases) in held {
-        metrics::LEASES_HELD.set(leases, &[("device", device)]);
+    for (service, workers) in workers {
+        values.push((&metrics::WORKERS, label("service", &service), workers.into()));
     }
-    metrics::LEASES_WAITING.set(waiting as f64, &[]);
-    metrics::OUTBOX_WAITING.set(lead.parts.store.read().unsent_count().await? as f64, &[]);
-    Ok(())
+    for usage in lead.devices.usage() {
+        values.push((&metrics::LEASES_HELD, label("device", &usage.device), usage.held as f64));
+        values.push((&metrics::LEASES_WAITING, label("device", &usage.device), usage.waiting as f64));
+        values.push((&metrics::DEVICE_MEMORY, label("device", &usage.device), usage.bytes as f64));
+    }
+    values
+}
+
+/// What the database has.
+async fn count(lead: &Lead) -> Result<Vec<Value>, StoreError> {
+    let read = lead.parts.store.read();
+    let now = lead.parts.clock.now();
+    let mut values: Vec<Value> = Vec::new();
+    for (kind, state, jobs) in read.open_job_counts().await? {
+        let labels = vec![("kind", kind.as_str().to_owned()), ("state", state.as_str().to_owned())];
+        values.push((&metrics::JOBS, labels, jobs as f64));
+    }
+    for stats in read.queue_stats(now).await? {
+        let age = stats.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        values.push((&metrics::OLDEST_TASK, vec![("kind", stats.kind.as_str().to_owned())], age.as_secs_f64()));
+    }
+    let age = read.oldest_unsent().await?.map_or(Duration::ZERO, |oldest| now.since(oldest));
+    values.push((&metrics::OUTBOX_AGE, Vec::new(), age.as_secs_f64()));
+    values.push((&metrics::OUTBOX_WAITING, Vec::new(), read.unsent_count().await? as f64));
+    let dead = LetterFilter { states: vec![LetterState::Dead], class: None, fingerprint: None, job: None };
+    values.push((&metrics::DEAD_LETTERS, Vec::new(), read.letters(&dead, None, 1).await?.total as f64));
+    Ok(values)
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_broker::Outgoing;
@@ -14,7 +15,7 @@ use warren_messages::{
     ids::{JobId, TaskId},
     routes::{DEAD_EXCHANGE, tasks},
 };
-use warren_store::{EventLevel, JobFilter, NewEvent, StoreError, Task};
+use warren_store::{EventLevel, NewEvent, StoreError, Task};
 
 use crate::{
     board::{Changes, Out},
@@ -26,19 +27,24 @@ use crate::{
 
 /// Inbox rows and sent outbox rows are kept for a week: longer than any message waits anywhere but in the dead letters.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Lost workers are shown for a day. Names hold a process id unless they are set, so few of them come back.
+const LOST_KEPT: Duration = Duration::from_secs(24 * 3_600);
+/// Overdue jobs looked at together.
+const PAGE: u64 = 100;
 
 /// Reaps until `stopping`.
 ///
 /// # Errors
 /// When the term is lost.
 pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s.max(1)));
+    let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s));
+    let since = Instant::now();
     loop {
         tokio::select! {
             () = stopping.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        for outcome in [overdue(lead).await, purge(lead).await] {
+        for outcome in [overdue(lead).await, workers(lead, since).await, purge(lead).await] {
             match outcome {
                 Err(StoreError::TermLost) => return Err(StoreError::TermLost),
                 Err(error) => tracing::warn!(%error, "reaper: again in the next round"),
@@ -48,18 +54,18 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
     }
 }
 
-async fn overdue(lead: &Lead) -> Result<(), StoreError> {
-    let now = lead.parts.clock.now();
-    let filter = JobFilter { state: Some(JobState::Running), ..JobFilter::default() };
-    let mut after = None;
+/// Ends the jobs that should have ended by now.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn overdue(lead: &Lead) -> Result<(), StoreError> {
     loop {
-        let page = lead.parts.store.read().jobs(&filter, after.as_ref(), 500).await?;
-        for job in page.iter().filter(|job| job.deadline.is_some_and(|deadline| deadline < now)) {
+        let page = lead.parts.store.read().overdue_jobs(lead.parts.clock.now(), PAGE).await?;
+        for job in &page {
             time_out(lead, job.id).await?;
         }
-        match page.last() {
-            Some(last) if page.len() == 500 => after = Some(last.page_key()),
-            _ => return Ok(()),
+        if (page.len() as u64) < PAGE {
+            return Ok(());
         }
     }
 }
@@ -68,7 +74,7 @@ async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     let tx = lead.begin().await?;
     let mut changes = Changes::default();
     let now = tx.now();
-    let overdue = |deadline: Option<UnixMillis>| deadline.is_some_and(|deadline| deadline < now);
+    let overdue = |deadline: Option<UnixMillis>| deadline.is_some_and(|deadline| deadline <= now);
     let job = tx.read().job(id).await?;
     let Some(job) = job.filter(|job| !job.state.is_ended() && overdue(job.deadline)) else { return Ok(()) };
     let seconds = job.deadline.unwrap_or(now).since(job.started.unwrap_or(now)).as_secs();
@@ -78,6 +84,24 @@ async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     let event = NewEvent::new(EventLevel::Error, "job.timeout", message).with(json!({ "timeout_seconds": seconds }));
     settle::stop(&tx, &job, JobState::Failed, &event, &mut changes).await?;
     lead.commit(tx, &changes).await
+}
+
+/// Workers that went away while nobody led: no session of this term knows them, only their rows do.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn workers(lead: &Lead, leading_since: Instant) -> Result<(), StoreError> {
+    let allowed = Duration::from_secs(lead.parts.settings.reaper.worker_lost_s);
+    // A worker that lives has had a session, and a fresh row, by then.
+    if leading_since.elapsed() < allowed {
+        return Ok(());
+    }
+    let tx = lead.begin().await?;
+    for worker in tx.mark_silent_workers_lost(allowed).await? {
+        tracing::warn!(worker = worker.id, boot = worker.boot, "worker did not come back after a change of leader");
+    }
+    tx.purge_workers(LOST_KEPT).await?;
+    tx.commit().await
 }
 
 async fn purge(lead: &Lead) -> Result<(), StoreError> {

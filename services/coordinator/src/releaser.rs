@@ -39,7 +39,10 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
                 Err(StoreError::TermLost) => return Err(StoreError::TermLost),
                 Err(error) => {
                     tracing::warn!(%error, "tasks not released; again later");
-                    tokio::time::sleep(trouble.next_delay()).await;
+                    tokio::select! {
+                        () = stopping.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(trouble.next_delay()) => {}
+                    }
                 }
             }
         }
@@ -67,7 +70,7 @@ async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
     let written = async {
         let tx = lead.begin().await?;
         let written = write(parts, &tx, &wants).await?;
-        tx.commit().await?;
+        lead.doubt.commit(tx).await?;
         Ok::<_, StoreError>(written)
     };
     let (tasks, touched) = match written.await {

@@ -388,6 +388,8 @@ async fn finish_as(
     let Some(Finished { id, .. }) = tx.finish(&finish).await? else { return Ok(None) };
     if let Some(task) = rows.tasks.get_mut(&id) {
         task.state = to;
+        let labels = [("kind", task.kind.as_str()), ("outcome", to.as_str())];
+        metrics::TASK_WAIT_SECONDS.record(tx.now().since(task.created).as_secs_f64(), &labels);
     }
     Ok(Some(Changes { ended: vec![id], ..Changes::default() }))
 }

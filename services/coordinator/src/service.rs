@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
-use warren_jobs::{JobClass, TaskState, lease};
+use warren_jobs::{JobClass, TaskState, lease, state};
 use warren_messages::{
     ids::TaskId,
     wire::{
@@ -15,7 +15,7 @@ use warren_messages::{
         leases_server::Leases,
     },
 };
-use warren_store::{Store, StoreError, Term};
+use warren_store::{Store, StoreError, Task, Term};
 
 use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, sessions::Orders};
 
@@ -25,12 +25,14 @@ const UNREAD_ORDERS: usize = 256;
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// Answers workers while this coordinator leads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Door {
     /// The lead, if it is here.
     pub current: Current,
     /// To say who leads instead.
     pub store: Store,
+    /// Where this coordinator is reached itself.
+    pub address: String,
 }
 
 type OrderStream = Pin<Box<dyn Stream<Item = Result<CoordinatorOrder, Status>> + Send>>;
@@ -44,13 +46,13 @@ impl Leases for Door {
         let (orders, receiver) = mpsc::channel(UNREAD_ORDERS);
         let reports = request.into_inner();
         let mut current = self.current.clone();
-        let not_leader = self.not_leader().await;
+        let door = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = session(&lead, reports, &orders) => {}
                 // The term is over: the worker looks for the next leader.
                 () = over(&mut current, lead.term) => {
-                    let _ = orders.send(Err(not_leader)).await;
+                    let _ = orders.send(Err(door.not_leader().await)).await;
                 }
             }
         });
@@ -84,7 +86,8 @@ impl Door {
     async fn not_leader(&self) -> Status {
         let mut status = Status::failed_precondition("NOT_LEADER");
         let leader = self.store.read().leader().await.ok().flatten();
-        let live = leader.filter(|leader| leader.expires > self.store.clock().now());
+        // A term that was lost or is being given up names this coordinator for a moment longer.
+        let live = leader.filter(|leader| leader.expires > self.store.clock().now() && leader.address != self.address);
         if let Some(address) = live.and_then(|leader| MetadataValue::try_from(leader.address).ok()) {
             status.metadata_mut().insert("leader", address);
         }
@@ -93,14 +96,17 @@ impl Door {
 
     async fn acquire(&self, lead: &Lead, asked: &AcquireRequest) -> Result<Outcome, Status> {
         let task: TaskId = asked.task.parse().map_err(|error| Status::invalid_argument(format!("task: {error}")))?;
-        // A task that is out is current; one that is not may just have been cancelled.
-        let out = lead.board().out(task.0).cloned();
-        let Some(out) = out.filter(|out| out.dispatch == asked.dispatch) else {
-            let row = self.store.read().task(task.0).await.map_err(|error| unavailable(&error))?;
-            let cancelled = row.is_some_and(|task| task.state == TaskState::Cancelled);
-            return Ok(if cancelled { Outcome::Cancelled(Cancelled {}) } else { Outcome::Stale(Stale {}) });
+        // A task that is out is current; of any other the row decides.
+        let out = lead.board().out(task.0).filter(|out| out.dispatch == asked.dispatch).map(|out| out.job);
+        let job = match out {
+            Some(job) => job,
+            None => match self.store.read().task(task.0).await.map_err(|error| unavailable(&error))? {
+                Some(task) if state::accepts(task.state, dispatch(&task), asked.dispatch) => task.job_id,
+                Some(task) if task.state == TaskState::Cancelled => return Ok(Outcome::Cancelled(Cancelled {})),
+                _ => return Ok(Outcome::Stale(Stale {})),
+            },
         };
-        let job = self.store.read().job(out.job).await.map_err(|error| unavailable(&error))?;
+        let job = self.store.read().job(job).await.map_err(|error| unavailable(&error))?;
         let request = lease::Request {
             lease: lead.parts.clock.new_id().to_string(),
             device: asked.device.clone(),
@@ -120,10 +126,7 @@ impl Door {
                 Outcome::Waiting(Waiting { position: u32::try_from(position).unwrap_or(u32::MAX), held_by })
             }
             Answer::TooLarge { arithmetic } => Outcome::TooLarge(TooLarge { arithmetic }),
-            Answer::UnknownDevice => {
-                let message = format!("device: the coordinator has no `{}`; add it to its `devices`", asked.device);
-                return Err(Status::invalid_argument(message));
-            }
+            Answer::UnknownDevice => return Err(unknown_device(&asked.device)),
         })
     }
 }
@@ -138,6 +141,11 @@ async fn over(current: &mut Current, term: Term) {
 async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders: &Orders) {
     let mut known: Option<(String, String)> = None;
     while let Some(Ok(report)) = reports.next().await {
+        // A worker that could never get its device would take tasks only to put them off.
+        if !report.device.is_empty() && !lead.devices.knows(&report.device) {
+            let _ = orders.send(Err(unknown_device(&report.device))).await;
+            break;
+        }
         known = Some((report.worker.clone(), report.boot.clone()));
         let replaced = lead.sessions().report(&report, orders);
         lead.count_slots();
@@ -177,6 +185,14 @@ fn void(lead: &Lead, report: &WorkerReport) {
             sessions.stale(&report.worker, id, task.dispatch);
         }
     }
+}
+
+fn unknown_device(device: &str) -> Status {
+    Status::invalid_argument(format!("device: the coordinator has no `{device}`; add it to its `devices`"))
+}
+
+fn dispatch(task: &Task) -> u32 {
+    u32::try_from(task.dispatch).unwrap_or(0)
 }
 
 fn unavailable(error: &StoreError) -> Status {

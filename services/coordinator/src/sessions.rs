@@ -30,10 +30,8 @@ pub(crate) struct Worker {
     pub boot: String,
     /// Name of the service.
     pub service: String,
-    /// Task kinds it consumes.
-    pub kinds: Vec<TaskKind>,
-    /// Device slots.
-    pub slots: u32,
+    /// Task kinds it consumes, and how many tasks of each it runs at once.
+    pub takes: Vec<(TaskKind, u32)>,
     /// Its version.
     pub version: String,
     /// It takes no new work.
@@ -76,8 +74,7 @@ impl Sessions {
         let worker = Worker {
             boot: report.boot.clone(),
             service: report.service.clone(),
-            kinds: report.kinds.iter().filter_map(|kind| kind.parse().ok()).collect(),
-            slots: report.slots,
+            takes: report.takes.iter().filter_map(|takes| Some((takes.kind.parse().ok()?, takes.slots))).collect(),
             version: report.version.clone(),
             draining: report.draining,
             running,
@@ -106,9 +103,13 @@ impl Sessions {
         silent.iter().filter_map(|name| self.workers.remove(name).map(|worker| worker.lost(name))).collect()
     }
 
-    /// Slots of the workers that take tasks of this kind.
+    /// Tasks of this kind that the workers run at once.
     pub(crate) fn slots(&self, kind: TaskKind) -> u32 {
-        self.workers.values().filter(|w| !w.draining && w.kinds.contains(&kind)).map(|w| w.slots).sum()
+        let takes = self.workers.values().filter(|worker| !worker.draining).flat_map(|worker| &worker.takes);
+        takes
+            .filter(|(takes, _)| *takes == kind)
+            .map(|(_, slots)| slots)
+            .fold(0_u32, |sum, slots| sum.saturating_add(*slots))
     }
 
     /// All workers, by name.
@@ -158,7 +159,7 @@ mod tests {
     use std::time::Duration;
 
     use uuid::Uuid;
-    use warren_messages::wire::TaskInHand;
+    use warren_messages::wire::{KindSlots, TaskInHand};
 
     use super::*;
 
@@ -166,8 +167,9 @@ mod tests {
         WorkerReport {
             worker: "transcription".to_owned(),
             boot: boot.to_owned(),
-            kinds: vec!["transcribe".to_owned()],
-            slots: 2,
+            takes: [("prepare", 2), ("transcribe", 16)]
+                .map(|(kind, slots)| KindSlots { kind: kind.to_owned(), slots })
+                .to_vec(),
             running: tasks
                 .iter()
                 .map(|&id| TaskInHand {
@@ -200,7 +202,8 @@ mod tests {
         let (orders, _receiver) = mpsc::channel(4);
         let mut sessions = Sessions::default();
         sessions.report(&report("a", &[]), &orders);
-        assert_eq!((sessions.slots(TaskKind::Transcribe), sessions.slots(TaskKind::Embed)), (2, 0));
+        let slots = [TaskKind::Prepare, TaskKind::Transcribe, TaskKind::Embed].map(|kind| sessions.slots(kind));
+        assert_eq!(slots, [2, 16, 0], "each kind has its own");
         sessions.report(&WorkerReport { draining: true, ..report("a", &[]) }, &orders);
         assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
     }

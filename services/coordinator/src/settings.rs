@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     pub grpc: GrpcSettings,
     /// Who leads.
     pub leader: LeaderSettings,
-    /// How work is cut and released.
+    /// How work is cut.
     pub release: ReleaseSettings,
     /// When jobs are given up.
     pub reaper: ReaperSettings,
@@ -83,12 +83,10 @@ impl Default for LeaderSettings {
     }
 }
 
-/// How much work is in the broker at once, and how large a task is.
+/// How large a task is.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReleaseSettings {
-    /// Released tasks per slot of the live workers. Default 2: one running, one at hand.
-    pub window_per_slot: u32,
     /// Seconds of audio that a transcribe task aims at, at most 120. Default 60. One task is the longest that a short
     /// job waits behind a long one, so it should take no more than 15 s on the slowest worker.
     pub task_audio_s: u32,
@@ -98,11 +96,11 @@ pub(crate) struct ReleaseSettings {
 
 impl Default for ReleaseSettings {
     fn default() -> Self {
-        Self { window_per_slot: 2, task_audio_s: 60, task_texts: 64 }
+        Self { task_audio_s: 60, task_texts: 64 }
     }
 }
 
-/// The hard cap on running jobs and the mending of lost messages.
+/// When what does not end by itself is ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReaperSettings {
@@ -166,7 +164,13 @@ impl Default for Settings {
 
 impl Validate for Settings {
     fn validate(&self) -> Result<(), String> {
+        self.broker.validate()?;
+        self.store.validate()?;
+        self.blob.validate()?;
         let leader = &self.leader;
+        if leader.renew_ms == 0 || leader.poll_ms == 0 {
+            return Err("leader: renew_ms and poll_ms must be at least 1".to_owned());
+        }
         if !(leader.renew_ms < leader.step_down_ms && leader.step_down_ms < leader.ttl_ms) {
             return Err("leader: renew_ms < step_down_ms < ttl_ms must hold, or two could lead".to_owned());
         }
@@ -176,8 +180,12 @@ impl Validate for Settings {
         if !(1..=256).contains(&self.release.task_texts) {
             return Err("release.task_texts: must be 1 to 256".to_owned());
         }
-        if self.release.window_per_slot == 0 {
-            return Err("release.window_per_slot: must be at least 1".to_owned());
+        if self.reaper.interval_s == 0 || self.reaper.timeout_s == 0 {
+            return Err("reaper: interval_s and timeout_s must be at least 1".to_owned());
+        }
+        // Workers report every 2 s.
+        if self.reaper.worker_lost_s < 5 {
+            return Err("reaper.worker_lost_s: must be at least 5".to_owned());
         }
         if self.devices.iter().any(|device| device.name.is_empty() || device.max_concurrent == 0) {
             return Err("devices: each needs a name and max_concurrent of at least 1".to_owned());
@@ -200,5 +208,38 @@ impl ServiceSettings for Settings {
 
     fn drain(&self) -> &DrainSettings {
         &self.drain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_settings::Secret;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_file() {
+        let settings = Settings::default();
+        settings.validate().expect("defaults");
+        let read: Settings = toml::from_str(&toml::to_string(&settings).expect("TOML")).expect("read back");
+        assert_eq!(read.http, settings.http);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |mistake: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            mistake(&mut settings);
+            settings.validate().expect_err("a mistake")
+        };
+        let broker = wrong(|settings| settings.broker.url = Secret::new("http://somewhere".to_owned()));
+        assert!(broker.contains("broker.url"), "{broker}");
+        let store = wrong(|settings| settings.store = StoreSettings::at("mysql://somewhere"));
+        assert!(store.contains("store.url"), "{store}");
+        let blob = wrong(|settings| settings.blob.bucket.clear());
+        assert!(blob.contains("blob.bucket"), "{blob}");
+        assert!(wrong(|settings| settings.leader.renew_ms = 0).contains("renew_ms"));
+        assert!(wrong(|settings| settings.reaper.interval_s = 0).contains("interval_s"));
+        assert!(wrong(|settings| settings.devices.push(DeviceSettings::default())).contains("devices"));
     }
 }

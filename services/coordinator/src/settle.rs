@@ -3,6 +3,7 @@
 use serde_json::json;
 use warren_jobs::{JobKind, JobState, TaskKind, state};
 use warren_store::{EventLevel, Job, NewEvent, StoreError, Tx};
+use warren_telemetry::metrics;
 
 use crate::{
     board::Changes,
@@ -75,7 +76,8 @@ async fn end(tx: &Tx, job: &Job, to: JobState, event: &NewEvent, changes: &mut C
         changes.finished.push(job.id);
         // Counted after the commit would be exact; before it, a transaction that is run again counts twice at worst.
         let labels = [("kind", job.kind.as_str()), ("outcome", to.as_str())];
-        warren_telemetry::metrics::JOBS_ENDED.one(&labels);
+        metrics::JOBS_ENDED.one(&labels);
+        metrics::JOB_SECONDS.record(tx.now().since(job.created).as_secs_f64(), &labels);
     }
     Ok(())
 }

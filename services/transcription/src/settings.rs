@@ -81,7 +81,7 @@ impl Settings {
     pub(crate) fn identity(&self, slots: u16) -> WorkerIdentity {
         WorkerIdentity {
             service: "transcription",
-            kinds: vec![TaskKind::Prepare, TaskKind::Transcribe],
+            kinds: vec![(TaskKind::Prepare, self.prepare.slots.into()), (TaskKind::Transcribe, slots.into())],
             slots: slots.into(),
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -141,8 +141,8 @@ async fn a_queue_deleted_by_hand_is_declared_again() {
 async fn hints_arrive_also_after_a_lost_connection() {
     let lab = Lab::new().await;
     let mut notices = lab.broker.subscribe_notices();
-    for sequence in 1..3 {
-        let notice = wire::Notice { job: JobId(id(1)).to_string(), sequence };
+    for number in 1..3 {
+        let notice = wire::Notice { job: JobId(id(number)).to_string() };
         // A hint sent before the subscription is there is lost, as it may be.
         let heard = async {
             loop {

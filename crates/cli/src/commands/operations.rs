@@ -61,20 +61,27 @@ pub(crate) async fn workers(server: &Server, json: bool) -> Result<(), CliError>
             let running: Vec<_> = worker
                 .running
                 .iter()
-                .map(|task| json!({ "task": task.task, "job": task.job, "step": task.step, "done_units": task.done_units }))
+                .map(|task| {
+                    json!({
+                        "task": task.task, "job": task.job, "dispatch": task.dispatch, "step": task.step,
+                        "done_units": task.done_units,
+                    })
+                })
                 .collect();
             output::json_line(&json!({
-                "id": worker.id, "service": worker.service, "kinds": worker.kinds, "slots": worker.slots,
-                "state": worker.state, "heartbeat_at": worker.heartbeat_at, "running": running,
+                "id": worker.id, "boot": worker.boot, "service": worker.service, "version": worker.version,
+                "kinds": worker.kinds, "slots": worker.slots, "state": worker.state,
+                "heartbeat_at": worker.heartbeat_at, "running": running,
             }));
         }
         return Ok(());
     }
-    let mut table = output::table(&["worker", "state", "takes", "slots", "heard of", "doing"]);
+    let mut table = output::table(&["worker", "version", "state", "takes", "slots", "heard of", "doing"]);
     for worker in &found.workers {
         let doing: Vec<_> = worker.running.iter().map(|task| format!("{} of {}", task.step, task.job)).collect();
         table.add_row([
             worker.id.clone(),
+            worker.version.clone(),
             worker.state.clone(),
             worker.kinds.join(", "),
             worker.slots.to_string(),
@@ -84,8 +91,16 @@ pub(crate) async fn workers(server: &Server, json: bool) -> Result<(), CliError>
     }
     println!("{table}");
     for lease in &found.leases {
-        println!("{} is leased to {} for {} (fence {})", lease.device, lease.worker, lease.model, lease.fence);
+        let since = output::time(lease.granted_at.as_ref());
+        println!(
+            "{} is leased to {} for {} since {since} ({}, fence {})",
+            lease.device, lease.worker, lease.model, lease.state, lease.fence
+        );
     }
-    println!("{} wait for a device; {} leads (term {})", found.waiting, found.leader, found.term);
+    if found.leader.is_empty() {
+        println!("no coordinator leads");
+    } else {
+        println!("{} leads (term {})", found.leader, found.term);
+    }
     Ok(())
 }

@@ -159,8 +159,6 @@ pub struct Ticked {
     pub freed: Vec<Lease>,
     /// Leases granted to queued requests since the last tick.
     pub granted: Vec<Lease>,
-    /// Holders that stopped asking.
-    pub dropped: Vec<Holder>,
 }
 
 /// A lease whose holder should give it back because others wait.

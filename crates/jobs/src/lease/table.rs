@@ -99,7 +99,7 @@ impl LeaseTable {
         Acquired::Queued { position }
     }
 
-    /// The worker no longer waits: its task was cancelled or went to the retry ladder.
+    /// The worker no longer waits: its task was cancelled, or nobody stands behind the request any more.
     pub fn withdraw(&mut self, holder: &Holder) {
         for device in self.devices.values_mut() {
             device.waiting.retain(|waiting| waiting.request.holder != *holder);
@@ -135,10 +135,8 @@ impl LeaseTable {
         let drained = |lease: &Lease| lease.draining_until_ms.is_some_and(|until| until <= now_ms);
         let freed: Vec<Lease> = self.leases.extract_if(.., |_, lease| drained(lease)).map(|(_, lease)| lease).collect();
 
-        let mut dropped = Vec::new();
         for device in self.devices.values_mut() {
-            let given_up = |waiting: &mut Waiting| now_ms.saturating_sub(waiting.asked_ms) > self.timing.patience_ms;
-            dropped.extend(device.waiting.extract_if(.., given_up).map(|waiting| waiting.request.holder));
+            device.waiting.retain(|waiting| now_ms.saturating_sub(waiting.asked_ms) <= self.timing.patience_ms);
         }
         let names: Vec<String> = self.devices.keys().cloned().collect();
         for name in names {
@@ -146,7 +144,7 @@ impl LeaseTable {
         }
         let granted = std::mem::take(&mut self.granted);
         let granted = granted.iter().filter_map(|id| self.leases.get(id)).filter(|lease| lease.is_live());
-        Ticked { expired, freed, granted: granted.cloned().collect(), dropped }
+        Ticked { expired, freed, granted: granted.cloned().collect() }
     }
 
     /// Leases that should be given back because requests wait that do not fit beside them: the oldest slices first,

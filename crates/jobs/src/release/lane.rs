@@ -14,11 +14,11 @@ struct Turn {
 }
 
 impl Turn {
-    fn begin(&mut self, weight: u32) {
+    fn begin(&mut self) {
         if self.visit.is_none() {
-            self.credit += CHUNK * weight;
+            self.credit += CHUNK;
             // Costs of half a chunk and more never need a third; this holds it even when the cost has just changed.
-            self.visit = Some(2 * weight);
+            self.visit = Some(2);
         }
     }
 
@@ -47,7 +47,6 @@ struct Seat<K> {
 #[derive(Clone, Debug)]
 struct Caller<K> {
     seat: u64,
-    weight: u32,
     turn: Turn,
     jobs: BTreeMap<u64, Seat<K>>,
 }
@@ -75,7 +74,7 @@ impl<K: Clone> Lane<K> {
     }
 
     /// Seats a job at the back. Returns its seat.
-    pub(super) fn push(&mut self, caller: &str, weight: u32, id: K, cost: u32, now_ms: u64) -> u64 {
+    pub(super) fn push(&mut self, caller: &str, id: K, cost: u32, now_ms: u64) -> u64 {
         if self.jobs == 0 {
             self.passed_over_since_ms = now_ms;
         }
@@ -83,11 +82,10 @@ impl<K: Clone> Lane<K> {
         let seat = self.seat();
         if !self.callers.contains_key(caller) {
             self.order.insert(seat, caller.to_owned());
-            let fresh = Caller { seat, weight, turn: Turn::default(), jobs: BTreeMap::new() };
+            let fresh = Caller { seat, turn: Turn::default(), jobs: BTreeMap::new() };
             self.callers.insert(caller.to_owned(), fresh);
         }
         let of = self.callers.get_mut(caller).expect("inserted above");
-        of.weight = weight;
         of.jobs.insert(seat, Seat { id, cost, turn: Turn::default() });
         seat
     }
@@ -110,22 +108,16 @@ impl<K: Clone> Lane<K> {
         if job.turn.visit.is_some() && !job.turn.affords(cost) { self.rotate_job(caller, seat) } else { seat }
     }
 
-    pub(super) fn set_weight(&mut self, caller: &str, weight: u32) {
-        if let Some(of) = self.callers.get_mut(caller) {
-            of.weight = weight;
-        }
-    }
-
     /// The job whose turn it is. It stays the head until [`Lane::spend`] or [`Lane::remove`].
     pub(super) fn head(&mut self) -> Option<K> {
         loop {
             let name = self.order.first_key_value()?.1.clone();
             let of = self.callers.get_mut(&name).expect("every seat names a caller");
-            of.turn.begin(of.weight);
+            of.turn.begin();
             let mut jobs = of.jobs.values_mut();
             let job = jobs.next().expect("a caller without jobs has no seat");
             // A fresh visit affords any cost, and one under way ends as soon as it affords no more.
-            job.turn.begin(1);
+            job.turn.begin();
             if of.turn.affords(job.cost) {
                 return Some(job.id.clone());
             }
@@ -172,16 +164,5 @@ impl<K: Clone> Lane<K> {
     fn seat(&mut self) -> u64 {
         self.next_seat += 1;
         self.next_seat
-    }
-
-    /// Jobs that have a turn before the one on `seat`. O(jobs of the caller + callers).
-    pub(super) fn ahead(&self, caller: &str, seat: u64) -> usize {
-        let Some(of) = self.callers.get(caller) else { return 0 };
-        let own = of.jobs.range(..seat).count();
-        let others = self.callers.values().filter(|other| other.seat != of.seat).map(|other| {
-            let turns = own + usize::from(other.seat < of.seat);
-            turns.min(other.jobs.len())
-        });
-        own + others.sum::<usize>()
     }
 }

@@ -5,7 +5,7 @@
 //! jobs of a caller. A decision costs O(log jobs), however many tasks wait.
 //!
 //! - A task counts as between half a chunk and one chunk of device time. So between two releases of a job that has
-//!   work and is below its cap, every other job of the same caller, and every other caller of equal weight, is
+//!   work and is below its cap, every other job of the same caller, and every other caller, is
 //!   released at most twice.
 //! - Classes are served in order: interactive, default, batch. A class that was passed over for a set time gets its
 //!   next job promoted by one class until that job's next release, so nothing waits forever.
@@ -21,8 +21,6 @@ mod tests;
 
 pub use scheduler::Scheduler;
 
-use serde::{Deserialize, Serialize};
-
 use crate::JobClass;
 
 /// A job as the scheduler knows it.
@@ -37,9 +35,8 @@ pub struct JobKey<K> {
 }
 
 /// How work is shared out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReleaseSettings {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sharing {
     /// Most tasks of one job that are out while many other jobs wait. Default 2.
     pub job_cap: u32,
     /// Device seconds of one chunk: the share of a turn. Default 15.
@@ -48,7 +45,7 @@ pub struct ReleaseSettings {
     pub promote_after_ms: u64,
 }
 
-impl Default for ReleaseSettings {
+impl Default for Sharing {
     fn default() -> Self {
         Self { job_cap: 2, chunk_seconds: 15.0, promote_after_ms: 60_000 }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    JobKey, ReleaseSettings,
+    JobKey, Sharing,
     lane::{CHUNK, Lane},
 };
 use crate::JobClass;
@@ -31,9 +31,8 @@ enum Place {
 /// Decides whose task of one kind is released next. See the module for the rules.
 #[derive(Clone, Debug)]
 pub struct Scheduler<K> {
-    settings: ReleaseSettings,
+    sharing: Sharing,
     window: u32,
-    weights: BTreeMap<String, u32>,
     jobs: BTreeMap<K, Job>,
     lanes: [Lane<K>; JobClass::ALL.len()],
     /// Jobs at their cap, fewest released tasks first.
@@ -48,12 +47,11 @@ pub struct Scheduler<K> {
 
 impl<K: Clone + Ord> Scheduler<K> {
     /// A scheduler without jobs. `slots`: device slots of the live workers of this kind.
-    pub fn new(settings: ReleaseSettings, slots: u32) -> Self {
+    pub fn new(sharing: Sharing, slots: u32) -> Self {
         let lanes = std::array::from_fn(|_| Lane::default());
         let mut scheduler = Self {
-            settings,
+            sharing,
             window: 0,
-            weights: BTreeMap::new(),
             jobs: BTreeMap::new(),
             lanes,
             held: BTreeSet::new(),
@@ -70,15 +68,6 @@ impl<K: Clone + Ord> Scheduler<K> {
     pub fn set_slots(&mut self, slots: u32) {
         self.window = slots.saturating_mul(2).max(2);
         self.let_go();
-    }
-
-    /// Gives a caller's jobs together `weight` shares, where every other caller has 1.
-    pub fn set_weight(&mut self, caller: &str, weight: u32) {
-        let weight = weight.clamp(1, 100);
-        self.weights.insert(caller.to_owned(), weight);
-        for lane in &mut self.lanes {
-            lane.set_weight(caller, weight);
-        }
     }
 
     /// Adds waiting tasks to a job. `cost_seconds`: estimated device seconds of each; the latest estimate counts.
@@ -177,22 +166,9 @@ impl<K: Clone + Ord> Scheduler<K> {
         None
     }
 
-    /// Jobs that have a turn before this one; 0 = it is next, or only its own cap holds it back. `None` when no task of
-    /// it waits. Takes time in proportion to the jobs; meant for a person's question.
-    pub fn position(&self, id: &K) -> Option<usize> {
-        let job = self.jobs.get(id)?;
-        match job.place {
-            Place::Nowhere => None,
-            Place::Held => Some(0),
-            Place::Seated { lane, seat } => {
-                let above: usize = self.lanes[..lane].iter().map(Lane::len).sum();
-                Some(above + self.lanes[lane].ahead(&job.caller, seat))
-            }
-        }
-    }
-
     /// Most tasks that may be released at once.
-    pub const fn window(&self) -> u32 {
+    #[cfg(test)]
+    pub(super) const fn window(&self) -> u32 {
         self.window
     }
 
@@ -214,11 +190,11 @@ impl<K: Clone + Ord> Scheduler<K> {
     /// Most released tasks of one job at this moment: its share of the window, and never below the setting.
     pub fn cap(&self) -> u32 {
         let jobs = u32::try_from(self.with_work.max(1)).unwrap_or(u32::MAX);
-        self.settings.job_cap.max(self.window.div_ceil(jobs)).max(1)
+        self.sharing.job_cap.max(self.window.div_ceil(jobs)).max(1)
     }
 
     fn cost(&self, seconds: f64) -> u32 {
-        let chunks = seconds / self.settings.chunk_seconds;
+        let chunks = seconds / self.sharing.chunk_seconds;
         // An estimate that is no number counts as a chunk.
         if chunks.is_nan() { CHUNK } else { (chunks.clamp(0.5, 1.0) * f64::from(CHUNK)) as u32 }
     }
@@ -256,9 +232,8 @@ impl<K: Clone + Ord> Scheduler<K> {
             self.hold(id);
             return;
         }
-        let weight = self.weights.get(&job.caller).copied().unwrap_or(1);
         let lane = job.class;
-        let seat = self.lanes[lane].push(&job.caller, weight, id.clone(), job.cost, self.now_ms);
+        let seat = self.lanes[lane].push(&job.caller, id.clone(), job.cost, self.now_ms);
         job.place = Place::Seated { lane, seat };
     }
 
@@ -296,15 +271,14 @@ impl<K: Clone + Ord> Scheduler<K> {
     fn promote(&mut self) {
         for lane in 1..self.lanes.len() {
             let waited = self.now_ms.saturating_sub(self.lanes[lane].passed_over_since_ms);
-            if self.lanes[lane].len() == 0 || waited < self.settings.promote_after_ms {
+            if self.lanes[lane].len() == 0 || waited < self.sharing.promote_after_ms {
                 continue;
             }
             let Some(id) = self.lanes[lane].head() else { continue };
             self.unplace(&id);
             self.lanes[lane].passed_over_since_ms = self.now_ms;
             let job = self.jobs.get_mut(&id).expect("every seat belongs to a job");
-            let weight = self.weights.get(&job.caller).copied().unwrap_or(1);
-            let seat = self.lanes[lane - 1].push(&job.caller, weight, id, job.cost, self.now_ms);
+            let seat = self.lanes[lane - 1].push(&job.caller, id, job.cost, self.now_ms);
             job.place = Place::Seated { lane: lane - 1, seat };
         }
     }

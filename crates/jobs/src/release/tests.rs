@@ -16,7 +16,7 @@ fn ordinary(id: u32) -> JobKey<u32> {
 }
 
 fn scheduler(slots: u32) -> Scheduler<u32> {
-    Scheduler::new(ReleaseSettings::default(), slots)
+    Scheduler::new(Sharing::default(), slots)
 }
 
 /// Releases and ends one task at a time, `times` times.
@@ -61,16 +61,6 @@ fn callers_share_evenly_however_many_jobs_they_have() {
 }
 
 #[test]
-fn a_weight_is_a_share() {
-    let mut scheduler = scheduler(1);
-    scheduler.set_weight("bob", 3);
-    scheduler.add(&ordinary(1), 100, 15.0, 0);
-    scheduler.add(&job(2, "bob", JobClass::Default), 100, 15.0, 0);
-    let order = one_by_one(&mut scheduler, 40);
-    assert_eq!(order.iter().filter(|id| **id == 2).count(), 30);
-}
-
-#[test]
 fn tasks_of_half_the_cost_are_released_twice_as_often() {
     let mut scheduler = scheduler(1);
     scheduler.add(&ordinary(1), 100, 15.0, 0);
@@ -100,7 +90,7 @@ fn a_job_alone_fills_the_window_and_among_many_keeps_to_its_cap() {
 #[test]
 fn classes_go_in_order_and_the_passed_over_are_promoted() {
     let mut scheduler = scheduler(1);
-    let after = ReleaseSettings::default().promote_after_ms;
+    let after = Sharing::default().promote_after_ms;
     scheduler.add(&job(1, "ann", JobClass::Batch), 5, 15.0, 0);
     scheduler.add(&job(2, "ann", JobClass::Default), 5, 15.0, 0);
     scheduler.add(&job(3, "ann", JobClass::Interactive), 1000, 15.0, 0);
@@ -125,7 +115,7 @@ fn a_removed_job_leaves_nothing_behind_and_frees_its_share() {
     while scheduler.next(0).is_some() {}
     scheduler.remove_job(&1);
     scheduler.released_ended(&1);
-    assert_eq!((scheduler.of_job(&1), scheduler.position(&1)), ((0, 0), None));
+    assert_eq!(scheduler.of_job(&1), (0, 0));
     let order = one_by_one(&mut scheduler, 100);
     assert!(order.iter().all(|id| *id == 2) && scheduler.waiting() == 0);
 }
@@ -151,17 +141,14 @@ fn what_was_released_before_a_hand_over_fills_the_window() {
 }
 
 #[test]
-fn positions_count_turns() {
+fn jobs_take_turns_and_so_do_callers() {
     let mut scheduler = scheduler(1);
     for id in 1..=3 {
         scheduler.add(&ordinary(id), 5, 15.0, 0);
     }
     scheduler.add(&job(4, "bob", JobClass::Default), 5, 15.0, 0);
     scheduler.add(&job(5, "bob", JobClass::Interactive), 1, 15.0, 0);
-    let positions = [5, 1, 4, 2, 3].map(|id| scheduler.position(&id));
-    assert_eq!(positions, [0, 1, 2, 3, 4].map(Some));
     assert_eq!(one_by_one(&mut scheduler, 5), [5, 1, 4, 2, 4], "bob has no second job to take turns with");
-    assert_eq!(scheduler.position(&9), None);
 }
 
 #[test]
@@ -283,7 +270,7 @@ fn at_most_twice(
     key: impl Fn(u32) -> JobKey<u32>,
     group: impl Fn(u32) -> u32,
 ) -> Result<(), TestCaseError> {
-    let never = ReleaseSettings { promote_after_ms: u64::MAX, ..ReleaseSettings::default() };
+    let never = Sharing { promote_after_ms: u64::MAX, ..Sharing::default() };
     let mut scheduler = Scheduler::new(never, 2);
     let mut ledger = Ledger::default();
     let mut now = 0;
@@ -330,7 +317,6 @@ proptest! {
             prop_assert_eq!(scheduler.released(), ledger.jobs.values().map(|of| u64::from(of.1)).sum::<u64>());
             for id in 0..12 {
                 prop_assert_eq!(scheduler.of_job(&id), ledger.of(id));
-                prop_assert_eq!(scheduler.position(&id).is_some(), ledger.of(id).0 > 0);
             }
         }
     }

@@ -50,6 +50,11 @@ pub const fn step(state: JobState, event: &JobEvent) -> Result<JobState, Refused
     }
 }
 
+/// True when some event leads from the one state to the other. The store makes no other move.
+pub fn leads_to(from: JobState, to: JobState) -> bool {
+    JobEvent::ALL.iter().any(|event| step(from, event) == Ok(to))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

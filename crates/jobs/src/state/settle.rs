@@ -1,6 +1,5 @@
 //! When a job is over.
 
-use super::JobEvent;
 use crate::TaskState;
 
 /// How many tasks of one job are in each state.
@@ -67,16 +66,6 @@ pub enum JobOutcome {
     Succeeded,
     /// Some task has no result; what the others produced is kept.
     Failed,
-}
-
-impl JobOutcome {
-    /// The event that records the outcome.
-    pub const fn event(self) -> JobEvent {
-        match self {
-            Self::Succeeded => JobEvent::AllDone,
-            Self::Failed => JobEvent::Failed,
-        }
-    }
 }
 
 /// Decides whether a job is over: the moment its last open task ends.

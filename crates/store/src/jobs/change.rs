@@ -4,7 +4,7 @@ use sea_orm::Value;
 use serde_json::json;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
-use warren_jobs::JobState;
+use warren_jobs::{JobState, state};
 
 use super::NewEvent;
 use crate::{StoreError, Tx, sql};
@@ -20,15 +20,6 @@ pub struct Heartbeat {
     pub at: UnixMillis,
 }
 
-/// Units that a job has gained.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Delta {
-    /// Which job.
-    pub job: Uuid,
-    /// Audio seconds or texts.
-    pub units: f64,
-}
-
 #[derive(Debug, sea_orm::FromQueryResult)]
 struct Sequence {
     sequence: i64,
@@ -40,7 +31,7 @@ impl Tx {
     /// counts a redrive.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Conflict`] when no event leads a job from the one state to the other.
     pub async fn set_job_state(
         &self,
         job: Uuid,
@@ -48,6 +39,9 @@ impl Tx {
         to: JobState,
         event: &NewEvent,
     ) -> Result<Option<i64>, StoreError> {
+        if !state::job::leads_to(from, to) {
+            return Err(StoreError::Conflict { reason: format!("no event leads a job from {from} to {to}") });
+        }
         let mut sets = vec!["state = $3", "sequence = sequence + 1"];
         if to == JobState::Running {
             sets.push("started_ms = COALESCE(started_ms, $4)");
@@ -78,25 +72,6 @@ impl Tx {
     /// [`StoreError::Unavailable`].
     pub async fn set_progress(&self, job: Uuid, done: f64) -> Result<(), StoreError> {
         self.set_job("progress_done = $2", [job.into(), sql::finite(done).into()]).await
-    }
-
-    /// Adds to the units done of a group of jobs.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn add_progress(&self, deltas: &[Delta]) -> Result<(), StoreError> {
-        // A job named twice in one UPDATE … FROM would gain only one of its deltas.
-        let mut sums = std::collections::BTreeMap::<Uuid, f64>::new();
-        for delta in deltas {
-            *sums.entry(delta.job).or_default() += sql::finite(delta.units);
-        }
-        let text = format!(
-            "UPDATE job SET progress_done = job.progress_done + v.units FROM {} WHERE job.id = v.id",
-            sql::table(self.backend, 1, &[sql::Column::Id("id"), sql::Column::Real("units")])
-        );
-        let list = sql::list(sums.iter().map(|(job, units)| json!({ "id": sql::id(job), "units": units })));
-        self.execute(text, [list]).await?;
-        Ok(())
     }
 
     /// Adds to the units planned, and says whether the plan is complete now.

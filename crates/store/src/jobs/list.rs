@@ -1,7 +1,5 @@
 //! Reading jobs.
 
-use std::collections::BTreeMap;
-
 use sea_orm::{EntityTrait, Value};
 use uuid::Uuid;
 use warren_clock::UnixMillis;
@@ -32,6 +30,7 @@ pub struct PageKey<Id = Uuid> {
 
 #[derive(Debug, sea_orm::FromQueryResult)]
 struct Count {
+    kind: String,
     state: String,
     n: i64,
 }
@@ -90,14 +89,6 @@ impl Reads<'_> {
         )
     }
 
-    /// All jobs that have not ended.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn open_jobs(&self) -> Result<Vec<Job>, StoreError> {
-        read(self.all("SELECT * FROM job WHERE state IN ('queued', 'running') ORDER BY created_ms, id", []).await?)
-    }
-
     /// Jobs that should have ended by now.
     ///
     /// # Errors
@@ -108,13 +99,17 @@ impl Reads<'_> {
         read(self.all(text, [now.0.into(), (limit as i64).into()]).await?)
     }
 
-    /// How many jobs are in each state.
+    /// How many jobs have not ended, by kind and state.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn job_state_counts(&self) -> Result<BTreeMap<JobState, u64>, StoreError> {
-        let rows: Vec<Count> = self.all("SELECT state, COUNT(*) AS n FROM job GROUP BY state", []).await?;
-        rows.into_iter().map(|row| Ok((sql::word("job.state", &row.state)?, row.n as u64))).collect()
+    pub async fn open_job_counts(&self) -> Result<Vec<(JobKind, JobState, u64)>, StoreError> {
+        let text = "SELECT kind, state, COUNT(*) AS n FROM job WHERE state IN ('queued', 'running')
+             GROUP BY kind, state ORDER BY kind, state";
+        let rows: Vec<Count> = self.all(text, []).await?;
+        rows.into_iter()
+            .map(|row| Ok((sql::word("job.kind", &row.kind)?, sql::word("job.state", &row.state)?, row.n as u64)))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ mod list;
 mod progress;
 mod submit;
 
-pub use change::{Delta, Heartbeat};
+pub use change::Heartbeat;
 pub use event::{EventLevel, JobEvent, NewEvent};
 pub use list::{JobFilter, PageKey};
 pub use submit::{NewJob, SubmitRequest, Submitted};

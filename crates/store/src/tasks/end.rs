@@ -105,7 +105,7 @@ impl Tx {
         Ok(accepted)
     }
 
-    /// A dead letter exists: ends an open task, if `dispatch` is the current one or not known. `None`: stale.
+    /// A dead letter exists: ends a released task, if `dispatch` is the current one or not known. `None`: stale.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -118,7 +118,7 @@ impl Tx {
     ) -> Result<Option<Finished>, StoreError> {
         let text = format!(
             "UPDATE task SET state = 'dead', error_code = $2, error_message = $3, finished_ms = $4, retry_until_ms = NULL
-             WHERE id = $1 AND state IN ('unreleased', 'released') AND dispatch = COALESCE($5, dispatch) RETURNING {COLUMNS}"
+             WHERE id = $1 AND state = 'released' AND dispatch = COALESCE($5, dispatch) RETURNING {COLUMNS}"
         );
         let values = [task.into(), code.into(), sql::text(message).into(), self.now().0.into(), dispatch.into()];
         Ok(read(self.read().all(text, values).await?)?.pop())

@@ -1,6 +1,6 @@
 //! Reading and counting tasks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sea_orm::{EntityTrait, Value};
 use uuid::Uuid;
@@ -51,12 +51,6 @@ pub struct QueueStats {
 #[derive(Debug, sea_orm::FromQueryResult)]
 struct JobStateCount {
     job_id: Uuid,
-    state: String,
-    n: i64,
-}
-
-#[derive(Debug, sea_orm::FromQueryResult)]
-struct StateCount {
     state: String,
     n: i64,
 }
@@ -145,15 +139,6 @@ impl Reads<'_> {
             counts.entry(row.job_id).or_default().add(sql::word("task.state", &row.state)?, row.n as u64);
         }
         Ok(counts)
-    }
-
-    /// How many tasks are in each state, over all jobs.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn task_state_counts(&self) -> Result<BTreeMap<TaskState, u64>, StoreError> {
-        let rows: Vec<StateCount> = self.all("SELECT state, COUNT(*) AS n FROM task GROUP BY state", []).await?;
-        rows.into_iter().map(|row| Ok((sql::word("task.state", &row.state)?, row.n as u64))).collect()
     }
 
     /// Open tasks by job and kind, jobs in order of arrival.

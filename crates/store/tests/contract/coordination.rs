@@ -37,9 +37,9 @@ pub(crate) async fn a_stale_terms_write_is_refused(world: World) {
     let old = store.try_lead("a", "", TTL).await.unwrap().unwrap();
     let event = NewEvent::new(EventLevel::Info, "job.running", "");
     let run = async |term| {
-        let moved =
-            async |tx: warren_store::Tx| tx.set_job_state(job, JobState::Queued, JobState::Running, &event).await;
-        store.write_as_leader(term, moved).await
+        let tx = store.begin_as_leader(term).await?;
+        let moved = tx.set_job_state(job, JobState::Queued, JobState::Running, &event).await?;
+        tx.commit().await.map(|()| moved)
     };
     let other = world.another().await;
     let new = other.try_lead("a", "", TTL).await.unwrap().unwrap();
@@ -68,31 +68,9 @@ pub(crate) async fn a_new_term_waits_for_the_writes_of_the_old_one(world: World)
     assert!(store.renew(new, TTL).await.unwrap(), "a dropped transaction holds nothing");
 }
 
-pub(crate) async fn fences_only_grow(world: World) {
-    let (one, two) = (world.store.clone(), world.another().await);
-    one.write(async |tx| tx.upsert_device("cpu", 1 << 30, 4).await).await.unwrap();
-    let take = async |store: &warren_store::Store| {
-        let mut fences = Vec::new();
-        for _ in 0..20 {
-            fences.push(store.write(async |tx| tx.next_fence("cpu").await).await.unwrap());
-        }
-        fences
-    };
-    let (a, b) = tokio::join!(take(&one), take(&two));
-    assert!(a.is_sorted() && b.is_sorted());
-    let mut all = [a, b].concat();
-    all.sort_unstable();
-    assert_eq!(all, (1..=40).collect::<Vec<_>>());
-    one.write(async |tx| tx.upsert_device("cpu", 2 << 30, 1).await).await.unwrap();
-    let device = two.read().devices().await.unwrap().remove(0);
-    assert_eq!((device.last_fence, device.memory_bytes, device.max_concurrent), (40, 2 << 30, 1));
-    assert_eq!(two.write(async |tx| tx.next_fence("cuda:0").await).await.unwrap(), 1);
-}
-
-pub(crate) async fn leases_are_renewed_by_id_and_fence(world: World) {
-    let store = &world.store;
+fn lease(world: &World, fence: i64) -> Lease {
     let now = world.clock.now();
-    let lease = |fence| Lease {
+    Lease {
         id: world.clock.new_id(),
         device: "cpu".into(),
         model: "tiny.en".into(),
@@ -104,23 +82,39 @@ pub(crate) async fn leases_are_renewed_by_id_and_fence(world: World) {
         memory_bytes: 1 << 20,
         granted: now,
         expires: now.plus(Duration::from_secs(15)),
-    };
-    let (one, two) = (lease(1), lease(2));
+    }
+}
+
+pub(crate) async fn fences_only_grow(world: World) {
+    let (one, two) = (world.store.clone(), world.another().await);
+    one.write(async |tx| tx.upsert_device("cpu", 1 << 30, 4).await).await.unwrap();
+    for fence in [3, 9, 4] {
+        let lease = lease(&world, fence);
+        one.write(async |tx| tx.grant_lease(&lease).await).await.unwrap();
+    }
+    one.write(async |tx| tx.upsert_device("cpu", 2 << 30, 1).await).await.unwrap();
+    let device = two.read().devices().await.unwrap().remove(0);
+    assert_eq!((device.last_fence, device.memory_bytes, device.max_concurrent), (9, 2 << 30, 1));
+}
+
+pub(crate) async fn leases_are_known_by_id_and_fence(world: World) {
+    let store = &world.store;
+    let (one, two) = (lease(&world, 1), lease(&world, 2));
     store
         .write(async |tx| {
-            tx.insert_lease(&one).await?;
-            tx.insert_lease(&two).await
+            tx.grant_lease(&one).await?;
+            tx.grant_lease(&one).await?;
+            tx.grant_lease(&two).await
         })
         .await
         .unwrap();
-    let taken = store.write(async |tx| tx.insert_lease(&lease(2)).await).await;
+    let other = lease(&world, 2);
+    let taken = store.write(async |tx| tx.grant_lease(&other).await).await;
     assert!(matches!(taken, Err(StoreError::Conflict { .. })));
-    let later = now.plus(Duration::from_secs(30));
-    let renewed = store.write(async |tx| tx.renew_leases(&[(one.id, 1), (two.id, 9)], later).await).await.unwrap();
-    assert_eq!(renewed, [one.id]);
+    assert!(!store.write(async |tx| tx.set_lease_state(two.id, 1, "draining").await).await.unwrap());
     assert!(store.write(async |tx| tx.set_lease_state(two.id, 2, "draining").await).await.unwrap());
     let known = store.read().leases().await.unwrap();
-    assert_eq!(known, [Lease { expires: later, ..one.clone() }, Lease { state: "draining".into(), ..two.clone() }]);
+    assert_eq!(known, [one.clone(), Lease { state: "draining".into(), ..two.clone() }]);
     assert!(!store.write(async |tx| tx.delete_lease(one.id, 2).await).await.unwrap());
     assert!(store.write(async |tx| tx.delete_lease(one.id, 1).await).await.unwrap());
     assert_eq!(store.read().leases().await.unwrap().len(), 1);
@@ -132,8 +126,7 @@ pub(crate) async fn workers_are_upserted_and_lost(world: World) {
         id: id.into(),
         boot: boot.into(),
         service: "transcription".into(),
-        kinds: vec![TaskKind::Prepare, TaskKind::Transcribe],
-        slots: 2,
+        takes: vec![(TaskKind::Prepare, 2), (TaskKind::Transcribe, 16)],
         version: "0.1.0".into(),
         live: true,
         heartbeat: world.clock.now(),
@@ -145,9 +138,14 @@ pub(crate) async fn workers_are_upserted_and_lost(world: World) {
     assert!(!store.write(async |tx| tx.mark_worker_lost("t1", "b1").await).await.unwrap());
     assert!(store.write(async |tx| tx.mark_worker_lost("t1", "b2").await).await.unwrap());
     world.clock.advance(Duration::from_secs(9));
-    let now = world.clock.now();
-    let lost = store.write(async |tx| tx.mark_silent_workers_lost(now).await).await.unwrap();
+    let silent = async |seconds| {
+        store.write(async |tx| tx.mark_silent_workers_lost(Duration::from_secs(seconds)).await).await.unwrap()
+    };
+    assert_eq!(silent(10).await, []);
+    let lost = silent(8).await;
     assert_eq!(lost.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["t2"]);
     assert!(store.read().workers().await.unwrap().iter().all(|worker| !worker.live));
-    assert_eq!(store.write(async |tx| tx.purge_workers(now).await).await.unwrap(), 2);
+    let purge =
+        async |seconds| store.write(async |tx| tx.purge_workers(Duration::from_secs(seconds)).await).await.unwrap();
+    assert_eq!((purge(10).await, purge(8).await), (0, 2));
 }

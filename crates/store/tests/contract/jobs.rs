@@ -3,8 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use warren_jobs::{JobKind, JobState};
 use warren_store::{
-    Delta, EmbeddingRow, EventLevel, Heartbeat, JobFilter, Media, NewEvent, NewOutbox, Segment, SubmitRequest,
-    Submitted,
+    EmbeddingRow, EventLevel, Heartbeat, JobFilter, Media, NewEvent, NewOutbox, Segment, SubmitRequest, Submitted,
 };
 
 use crate::world::World;
@@ -86,8 +85,7 @@ pub(crate) async fn changes_of_a_job_are_seen(world: World) {
             tx.set_language(job, "de").await?;
             tx.set_duration(job, 12.5).await?;
             tx.add_planned(job, 4.5, true).await?;
-            tx.set_progress(job, 1.0).await?;
-            tx.add_progress(&[Delta { job, units: 2.0 }, Delta { job, units: 0.5 }]).await?;
+            tx.set_progress(job, 3.5).await?;
             tx.set_deadline(job, now.plus(Duration::from_secs(5))).await?;
             let beat = |step: &str, at| Heartbeat { job, step: step.into(), at };
             tx.heartbeats(&[beat("decode", now.plus(Duration::from_secs(1))), beat("older", now)]).await?;
@@ -113,7 +111,14 @@ pub(crate) async fn changes_of_a_job_are_seen(world: World) {
     assert_eq!(redriven.started, Some(now));
     assert!(store.read().overdue_jobs(now, 9).await.unwrap().is_empty());
     assert_eq!(store.read().overdue_jobs(now.plus(Duration::from_secs(5)), 9).await.unwrap().len(), 1);
-    assert_eq!(store.read().job_state_counts().await.unwrap(), BTreeMap::from([(JobState::Running, 1)]));
+    let other = world.job().await;
+    let open = [(JobKind::Embed, JobState::Queued, 1), (JobKind::Embed, JobState::Running, 1)];
+    assert_eq!(store.read().open_job_counts().await.unwrap(), open);
+    store
+        .write(async |tx| tx.set_job_state(other, JobState::Queued, JobState::Cancelled, &event("job.cancelled")).await)
+        .await
+        .unwrap();
+    assert_eq!(store.read().open_job_counts().await.unwrap(), open[1..]);
 }
 
 pub(crate) async fn paging_is_stable_while_jobs_arrive(world: World) {

@@ -9,6 +9,7 @@ mod leftovers;
 mod letters;
 mod messages;
 mod schema;
+mod states;
 mod tasks;
 mod world;
 mod writers;
@@ -43,7 +44,7 @@ on_both! {
         a_new_term_waits_for_the_writes_of_the_old_one
         a_stale_terms_write_is_refused
         fences_only_grow
-        leases_are_renewed_by_id_and_fence
+        leases_are_known_by_id_and_fence
         one_leads_and_the_next_has_a_higher_term
         workers_are_upserted_and_lost;
     jobs:
@@ -64,6 +65,9 @@ on_both! {
     schema:
         an_unmigrated_database_is_refused
         migrations_go_up_down_and_up;
+    states:
+        a_job_moves_only_where_an_event_leads
+        every_event_moves_a_task_as_its_state_machine_says;
     tasks:
         a_dead_task_is_revived_under_the_dispatch_it_died_with
         a_group_is_finished_in_one_go

@@ -1,5 +1,5 @@
 use warren_clock::Clock;
-use warren_store::{Store, StoreError, StoreSettings, migrate};
+use warren_store::{JobFilter, Store, StoreError, StoreSettings, migrate};
 
 use crate::world::World;
 
@@ -15,7 +15,7 @@ pub(crate) async fn migrations_go_up_down_and_up(world: World) {
     assert_eq!(migrate::up(&world.url).await.unwrap().last(), Some(&migrate::newest()));
     let store = world.another().await;
     store.ping().await.unwrap();
-    assert!(store.read().open_jobs().await.unwrap().is_empty());
+    assert!(store.read().jobs(&JobFilter::default(), None, 1).await.unwrap().is_empty());
 }
 
 pub(crate) async fn an_unmigrated_database_is_refused(world: World) {

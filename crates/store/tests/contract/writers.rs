@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use warren_store::{Delta, EventLevel, NewEvent, Segment, Store};
+use warren_store::{EventLevel, NewEvent, Segment, Store};
 
 use crate::world::World;
 
@@ -16,7 +16,7 @@ pub(crate) async fn many_writers_lose_no_update(world: World) {
                 store
                     .write(async |tx| {
                         assert!(tx.read().job(job).await?.is_some());
-                        tx.add_progress(&[Delta { job, units: 1.0 }]).await?;
+                        tx.add_planned(job, 1.0, false).await?;
                         tx.event(job, &NewEvent::new(EventLevel::Info, "step", "")).await
                     })
                     .await
@@ -26,7 +26,8 @@ pub(crate) async fn many_writers_lose_no_update(world: World) {
     }
     writers.join_all().await;
     let job = world.store.read().job(job).await.unwrap().unwrap();
-    assert_eq!((job.progress_done, job.sequence), (60.0, 61));
+    // Three were planned with the job.
+    assert_eq!((job.progress_planned, job.sequence), (63.0, 61));
     let events = world.store.read().events_after(job.id, 0, 100).await.unwrap();
     assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), (1..=61).collect::<Vec<_>>());
 }

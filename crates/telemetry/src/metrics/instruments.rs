@@ -132,16 +132,15 @@ mod tests {
 
     #[test]
     fn metrics_are_scraped_under_their_names_with_help_and_type() {
-        JOBS_ENDED.one(&[("kind", "embed"), ("state", "succeeded")]);
+        JOBS_ENDED.one(&[("kind", "embed"), ("outcome", "succeeded")]);
         TASKS_WAITING.set(7.0, &[("kind", "transcribe")]);
         TASKS_WAITING.set(5.0, &[("kind", "transcribe")]);
         JOB_SECONDS.record(0.7, &[("kind", "embed")]);
         let text = render();
         for line in [
-            "# HELP warren_jobs_completed_total Jobs that ended, by kind, state and error code. Input codes are the \
-             caller's errors, not ours.",
+            "# HELP warren_jobs_completed_total Jobs that ended, by kind and outcome.",
             "# TYPE warren_jobs_completed_total counter",
-            r#"warren_jobs_completed_total{kind="embed",state="succeeded"} 1"#,
+            r#"warren_jobs_completed_total{kind="embed",outcome="succeeded"} 1"#,
             "# TYPE warren_tasks_waiting gauge",
             r#"warren_tasks_waiting{kind="transcribe"} 5"#,
             "# TYPE warren_job_duration_seconds histogram",

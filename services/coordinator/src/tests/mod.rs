@@ -1,5 +1,6 @@
-//! The leader's work on a real database, with RabbitMQ and object storage where they take part.
+//! The leader on a real database, with RabbitMQ and object storage where they take part.
 
+mod leading;
 mod replaying;
 mod waiting;
 mod world;

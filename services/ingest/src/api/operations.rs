@@ -59,7 +59,8 @@ impl Operations {
         }
         let stats = read.queue_stats(now).await?;
         let queues = stats.iter().map(|stats| {
-            let slots: i64 = workers.iter().filter(|worker| worker.kinds.contains(&stats.kind)).map(|w| w.slots).sum();
+            let takes = workers.iter().flat_map(|worker| &worker.takes).filter(|(kind, _)| *kind == stats.kind);
+            let slots: i64 = takes.map(|(_, slots)| slots).sum();
             queue(stats, running.get(&stats.kind).copied().unwrap_or(0), number(slots), now)
         });
         let dead = LetterFilter { states: vec![LetterState::Dead], class: None, fingerprint: None, job: None };
@@ -76,14 +77,11 @@ impl Operations {
             worker: lease.worker,
             fence: u64::try_from(lease.fence).unwrap_or(0),
             granted_at: Some(from_millis(lease.granted.0)),
-            expires_at: Some(from_millis(lease.expires.0)),
             state: lease.state,
         });
         Ok(WorkersResponse {
             workers: read.workers().await?.iter().map(worker).collect(),
             leases: leases.collect(),
-            // Requests wait in the leader's memory and are not written down.
-            waiting: 0,
             term: leader.as_ref().map_or(0, |leader| u64::try_from(leader.term.0).unwrap_or(0)),
             leader: leader.map(|leader| leader.holder).unwrap_or_default(),
         })
@@ -111,8 +109,8 @@ fn worker(row: &warren_store::Worker) -> Worker {
         id: row.id.clone(),
         boot: row.boot.clone(),
         service: row.service.clone(),
-        kinds: row.kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
-        slots: number(row.slots),
+        kinds: row.takes.iter().map(|(kind, _)| kind.as_str().to_owned()).collect(),
+        slots: number(row.takes.iter().map(|(_, slots)| slots).sum::<i64>()),
         version: row.version.clone(),
         heartbeat_at: Some(from_millis(row.heartbeat.0)),
         state: if row.live { "live" } else { "lost" }.to_owned(),
@@ -124,7 +122,6 @@ fn worker(row: &warren_store::Worker) -> Worker {
                 dispatch: task.dispatch,
                 step: task.step,
                 done_units: task.done_units,
-                started_at: None,
             })
             .collect(),
     }

@@ -65,8 +65,7 @@ async fn operators_see_queues_and_workers() {
         id: "transcription-1".to_owned(),
         boot: "b".to_owned(),
         service: "transcription".to_owned(),
-        kinds: vec![TaskKind::Prepare, TaskKind::Transcribe],
-        slots: 2,
+        takes: vec![(TaskKind::Prepare, 2), (TaskKind::Transcribe, 16)],
         version: "0.1.0".to_owned(),
         live: true,
         heartbeat: world.parts.clock.now(),
@@ -77,9 +76,10 @@ async fn operators_see_queues_and_workers() {
     tx.commit().await.expect("committed");
     let queues = world.operations().queues(QueuesRequest {}).await.expect("read").into_inner();
     let slots: Vec<_> = queues.queues.iter().map(|queue| (queue.queue.as_str(), queue.slots)).collect();
-    assert_eq!(slots, [("warren.task.prepare", 2), ("warren.task.transcribe", 2), ("warren.task.embed", 0)]);
+    assert_eq!(slots, [("warren.task.prepare", 2), ("warren.task.transcribe", 16), ("warren.task.embed", 0)]);
     let workers = world.operations().workers(WorkersRequest {}).await.expect("read").into_inner();
     assert_eq!((workers.workers[0].state.as_str(), workers.leader.as_str()), ("live", ""));
+    assert_eq!((workers.workers[0].kinds.join(" "), workers.workers[0].slots), ("prepare transcribe".to_owned(), 18));
     assert_eq!(
         (workers.workers[0].running[0].step.as_str(), workers.workers[0].running[0].done_units),
         ("decode", 2.5)

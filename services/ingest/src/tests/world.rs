@@ -165,7 +165,7 @@ impl World {
 
     pub(crate) async fn move_job(&self, job: &Job, from: JobState, to: JobState) {
         move_job(&self.parts.store, uuid(job), from, to).await;
-        self.parts.broker.notice(&Notice { job: job.id.clone(), sequence: 0 }).await;
+        self.parts.broker.notice(&Notice { job: job.id.clone() }).await;
     }
 
     /// Stops it as a signal would.
@@ -228,7 +228,7 @@ impl Coordinator {
             None => None,
         };
         if let Some(job) = changed {
-            self.broker.notice(&Notice { job, sequence: 0 }).await;
+            self.broker.notice(&Notice { job }).await;
         }
     }
 }

@@ -1,0 +1,97 @@
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+use warren_messages::{
+    ids::TaskId,
+    wire::{
+        AcquireRequest, CoordinatorOrder, KindSlots, Stale, WorkerReport, acquire_response::Outcome,
+        coordinator_order::Order, leases_server::Leases,
+    },
+};
+
+use super::{World, within};
+
+pub(super) fn report(device: &str) -> WorkerReport {
+    WorkerReport {
+        worker: "w".to_owned(),
+        boot: "b".to_owned(),
+        service: "transcription".to_owned(),
+        takes: vec![KindSlots { kind: "transcribe".to_owned(), slots: 2 }],
+        device: device.to_owned(),
+        report: 1,
+        ..WorkerReport::default()
+    }
+}
+
+/// A session that has reported once: what it hears, and what keeps it open.
+async fn session(world: &World, device: &str) -> (tonic::Streaming<CoordinatorOrder>, mpsc::Sender<WorkerReport>) {
+    let (reports, outgoing) = mpsc::channel(4);
+    reports.send(report(device)).await.expect("room");
+    let mut client = world.client().await;
+    let orders = within("the session opens", client.session(ReceiverStream::new(outgoing))).await.expect("it leads");
+    (orders.into_inner(), reports)
+}
+
+async fn refusal(orders: &mut tonic::Streaming<CoordinatorOrder>) -> Status {
+    within("it is refused", async {
+        loop {
+            if let Err(status) = orders.message().await {
+                return status;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_an_unknown_device_is_refused_as_its_session_opens() {
+    let world = World::new().await;
+    world.lead(|_| true).await;
+    let (mut orders, _open) = session(&world, "cuda:0").await;
+    let status = refusal(&mut orders).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), "device: the coordinator has no `cuda:0`; add it to its `devices`");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_hand_over_it_does_not_name_itself() {
+    let world = World::new().await;
+    world.lead(|_| true).await;
+    let (mut orders, _open) = session(&world, "cpu").await;
+    let first = within("an answer", orders.message()).await.expect("it leads").expect("one").order;
+    assert!(matches!(first, Some(Order::Renewed(_))), "{first:?}");
+    world.stopping.cancel();
+    let status = refusal(&mut orders).await;
+    assert_eq!((status.code(), status.metadata().get("leader")), (Code::FailedPrecondition, None));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_row_counts_whatever_the_board_says() {
+    let world = World::new().await;
+    let lead = world.lead(|_| true).await;
+    let (_, task) = world.released_task().await;
+    assert_eq!(lead.board().out(task), None);
+    let door = world.door();
+    let asked = async |task: Uuid, dispatch| {
+        let request = AcquireRequest {
+            worker: "w".to_owned(),
+            boot: "b".to_owned(),
+            device: "cpu".to_owned(),
+            model: "tiny.en".to_owned(),
+            memory_bytes: 1,
+            task: TaskId(task).to_string(),
+            dispatch,
+            wait_ms: 20_000,
+            ..AcquireRequest::default()
+        };
+        let answer = within("an answer", Leases::acquire(&door, Request::new(request))).await.expect("it leads");
+        answer.into_inner().outcome.expect("an outcome")
+    };
+    assert!(matches!(asked(task, 1).await, Outcome::Granted(_)));
+    assert_eq!(asked(task, 2).await, Outcome::Stale(Stale {}));
+    assert_eq!(asked(Uuid::from_u128(7), 1).await, Outcome::Stale(Stale {}));
+    world.stop().await;
+}
