@@ -42,8 +42,9 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 fn every_work_queue_has_somewhere_to_die(stack: &Stack) {
     let queues = stack.management().queues();
     let arguments = |name: &str| {
-        let queue = queues.iter().find(|queue| queue["name"] == name);
-        queue.unwrap_or_else(|| panic!("no queue {name}"))["arguments"].clone()
+        let queue = queues.iter().find(|queue| queue["name"] == name).unwrap_or_else(|| panic!("no queue {name}"));
+        assert_eq!(queue["durable"], true, "{name}");
+        queue["arguments"].clone()
     };
     for (_, key, queue) in WORK {
         let arguments = arguments(queue);

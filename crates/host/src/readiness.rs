@@ -111,7 +111,11 @@ impl Part {
     ) -> Option<T> {
         let mut reconnect = Reconnect::new();
         loop {
-            match open().await {
+            let opened = tokio::select! {
+                opened = open() => opened,
+                () = stopping.cancelled() => return None,
+            };
+            match opened {
                 Ok(part) => {
                     self.ready();
                     return Some(part);

@@ -165,12 +165,19 @@ impl HeldLeases {
         if held.wanted == Some(Standing::WantedNow) {
             return Err(Interrupted::Yield);
         }
-        match held.renewed {
-            Some(renewed) if now.saturating_duration_since(renewed) < self.self_fence => {
+        match held.age(now) {
+            Some(age) if age < self.self_fence => {
                 held.passes += 1;
                 Ok(())
             }
-            _ => Err(Interrupted::LeaseLost),
+            Some(_) => {
+                // The watchdog comes a moment later; until then, nobody shall take the lease for a good one.
+                if !self.keeps_memory {
+                    held.lost = Some(Lost::Overdue);
+                }
+                Err(Interrupted::LeaseLost)
+            }
+            None => Err(Interrupted::LeaseLost),
         }
     }
 
@@ -275,6 +282,10 @@ mod tests {
         assert_eq!(leases.overdue(after(start, 60_000)), NOTHING, "told once");
         leases.renewed(&["a".to_owned()], after(start, 60_000));
         assert_eq!(leases.enter("a", after(start, 60_000)), Err(Interrupted::LeaseLost), "a late answer is too late");
+
+        let mut leases = held(start);
+        assert_eq!(leases.enter("a", after(start, 12_000)), Err(Interrupted::LeaseLost));
+        assert_eq!(leases.standing("a"), Standing::Lost, "before the watchdog has looked");
         assert_eq!(leases.to_renew().count(), 0);
         assert!(leases.given_back("a"), "the coordinator may still keep the device for it");
     }

@@ -1,10 +1,9 @@
 //! The source of truth: tables, migrations and every statement that reads or changes them, on SQLite or PostgreSQL.
 //!
 //! [`Store::read`] gives the reading methods outside a transaction, [`Tx::read`] the same ones inside it. Changes are
-//! methods of [`Tx`]. [`Store::write`] and [`Store::write_as_leader`] hand one to a closure and commit it; the closure may
-//! run more than once, so it must not do anything but talk to the database. [`Store::begin`] and
-//! [`Store::begin_as_leader`] leave the commit, and trying again after [`StoreError::Busy`], to the caller. Nothing here
-//! decides what runs where.
+//! methods of [`Tx`]. [`Store::write`] hands one to a closure and commits it; the closure may run more than once, so it
+//! must not do anything but talk to the database. [`Store::begin`] and [`Store::begin_as_leader`] leave the commit, and
+//! trying again after [`StoreError::Busy`], to the caller. Nothing here decides what runs where.
 
 mod audit;
 mod connect;

@@ -62,7 +62,7 @@ pub(crate) struct LimitSettings {
     pub(crate) upload_bytes: u64,
     /// Uploads that run at once; others wait. Each takes up to 16 MiB of memory. Default 16.
     pub(crate) uploads: usize,
-    /// Of them, those of one caller; its others wait. Default 4: a caller alone can keep a fast link busy with them.
+    /// Of them, those of one caller; its others wait. Default 8: as many as `warren transcribe` sends.
     pub(crate) uploads_per_caller: usize,
     /// Bytes a second that a caller has to send on average, once a minute has passed. Default 8 192.
     pub(crate) upload_bytes_per_s: u64,
@@ -79,7 +79,7 @@ impl Default for LimitSettings {
         Self {
             upload_bytes: 8 << 30,
             uploads: 16,
-            uploads_per_caller: 4,
+            uploads_per_caller: 8,
             upload_bytes_per_s: 8 << 10,
             texts: 100_000,
             text_bytes: 1 << 20,

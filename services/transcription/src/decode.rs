@@ -21,7 +21,8 @@ pub(crate) struct Decoded {
 }
 
 /// Decodes `source` to the end and sends its parts, in order. Memory does not grow with the recording: one part is
-/// stored, one waits in the channel and one to get into it, before the next is begun. Stops within a second of audio when the task is dropped, or nobody takes the parts any more.
+/// stored, one waits in the channel and one to get into it, before the next is begun. Stops within a second
+/// of audio when the task is dropped, or nobody takes the parts any more.
 ///
 /// # Errors
 /// [`Stopped`]: dropped, or the recording or its storage is at fault.
