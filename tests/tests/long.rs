@@ -71,7 +71,7 @@ fn long_recordings_leave_room_for_others() {
         }
     });
     assert_eq!(done.len(), clip_count, "the others had no chance to disturb");
-    let chunk = alone.took.div_f64(long.seconds / CHUNK_S);
+    let chunk = alone.took.div_f64(long.seconds / CHUNK_S).mul_f64(at_once(&stack));
     let bound = 2 * chunk + own_work;
     println!("a chunk of {CHUNK_S} s: {:.1} s; bound for a clip: {:.1} s", chunk.as_secs_f64(), bound.as_secs_f64());
     assert!(done.iter().all(|took| *took <= bound), "a clip took longer");
@@ -189,6 +189,13 @@ fn moments(span: Duration, count: usize) -> Vec<Duration> {
     let mut moments: Vec<_> = (0..count).map(|_| span.mul_f64(0.9 * chance())).collect();
     moments.sort();
     moments
+}
+
+/// How many chunks are worked on at once, each for so much longer.
+fn at_once(stack: &Stack) -> f64 {
+    let queues = stack.warren(&["queues", "--json"]).ok().json_lines();
+    let queue = queues.into_iter().find(|queue| queue["kind"] == "transcribe");
+    queue.and_then(|queue| queue["slots"].as_f64()).expect("a queue of chunks")
 }
 
 /// What the files of the model in use take.

@@ -30,8 +30,8 @@ const BAD_SETTINGS: i32 = 64;
 const SERVICES: [(&str, &[&str]); 4] = [
     ("ingest", &["database", "rabbitmq", "s3"]),
     ("coordinator", &["database", "rabbitmq", "s3"]),
-    ("transcription", &["coordinator", "models", "rabbitmq", "s3"]),
-    ("batch-embedding", &["coordinator", "models", "rabbitmq", "s3"]),
+    ("transcription", &["coordinator", "rabbitmq", "s3"]),
+    ("batch-embedding", &["coordinator", "rabbitmq", "s3"]),
 ];
 
 #[test]
@@ -105,7 +105,6 @@ fn nothing_there(service: &str, folder: &Path, nobody: u16) -> Command {
         _ => {
             set("LEASES__COORDINATORS", format!("[\"http://127.0.0.1:{nobody}\"]"));
             set("MODELS__CACHE", folder.join("no models").display().to_string());
-            set("WORK__PULL", "false".to_owned());
         }
     }
     command
