@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// What decoding one recording may cost. The defaults fit a day of ordinary audio.
+/// What decoding one recording may cost. The defaults fit two days of ordinary audio.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Longest recording, in seconds of audio. Default 86 400 (24 hours).
+    /// Longest recording, in seconds of audio. Default 172 800 (48 hours): every wav file that is
+    /// no longer than its header can say, at 16 kHz.
     pub max_seconds: f64,
     /// Most samples, all channels counted, that may come out of the codec. It stops small files that unpack without
-    /// end at absurd sample rates. Default: 24 hours of 48 kHz in 8 channels.
+    /// end at absurd sample rates. Default: 48 hours of 48 kHz in 8 channels.
     pub max_samples: u64,
     /// Address space of an ffmpeg child, in bytes. Default 2 GiB.
     pub ffmpeg_memory: u64,
@@ -21,8 +22,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_seconds: 86_400.0,
-            max_samples: 86_400 * 48_000 * 8,
+            max_seconds: 172_800.0,
+            max_samples: 172_800 * 48_000 * 8,
             ffmpeg_memory: 2 << 30,
             ffmpeg_cpu: Duration::from_secs(2 * 3600),
             ffmpeg_stall: Duration::from_secs(120),
