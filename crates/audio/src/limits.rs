@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 /// What decoding one recording may cost. The defaults fit two days of ordinary audio.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Longest recording, in seconds of audio. Default 172 800 (48 hours): every wav file that is
-    /// no longer than its header can say, at 16 kHz.
+    /// Longest recording, in seconds of audio. Default 172 800 (48 hours): more than the 4 GB that a
+    /// wav header can name hold at 16 kHz.
     pub max_seconds: f64,
     /// Most samples, all channels counted, that may come out of the codec. It stops small files that unpack without
     /// end at absurd sample rates. Default: 48 hours of 48 kHz in 8 channels.

@@ -60,7 +60,7 @@ impl Default for Settings {
 pub(crate) struct PrepareSettings {
     /// Recordings decoded at once. Each takes up to 100 MB: three parts of ten minutes. Default 2.
     pub slots: u16,
-    /// Longest recording, in seconds of audio. Default 86 400 (24 hours).
+    /// Longest recording, in seconds of audio. Default 172 800 (48 hours).
     pub max_seconds: f64,
     /// Folder for the copy of a recording that only ffmpeg can read; the copy has no name and goes with the process.
     /// Default: the system's folder for temporary files. It needs room for the largest upload.
