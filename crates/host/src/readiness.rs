@@ -181,8 +181,11 @@ mod tests {
         };
         assert_eq!(store.opened(open, &stopping).await, Some(7));
         assert!(readiness.is_ready() && tries.get() == 3);
-        stopping.cancel();
-        assert_eq!(store.opened(async || Err::<(), _>("away"), &stopping).await, None);
+        let stopped_meanwhile = async || {
+            stopping.cancel();
+            Err::<(), _>("away")
+        };
+        assert_eq!(store.opened(stopped_meanwhile, &stopping).await, None);
         assert_eq!(readiness.down()["store"], "away");
     }
 
