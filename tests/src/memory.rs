@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, fs};
 
 use warren_local::process::Identity;
 
-/// Most bytes that a process ever had in memory, by service; programs that a service runs go by their own name.
+/// Most bytes that a process ever had in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peaks(BTreeMap<String, u64>);
+pub struct Peaks {
+    services: BTreeMap<String, u64>,
+    /// What the services run, by program. Many live for moments only: how much of one is seen is chance.
+    programs: BTreeMap<String, u64>,
+}
 
 impl Peaks {
     /// Takes in what these processes have had so far. `names` tells which service a process is.
@@ -14,20 +18,28 @@ impl Peaks {
         for process in processes {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
             let Some(peak) = peak(&status) else { continue };
-            let program = || field(&status, "Name:").unwrap_or_default().to_owned();
-            let highest = self.0.entry(names.get(&process.pid).cloned().unwrap_or_else(program)).or_default();
+            let highest = match names.get(&process.pid) {
+                Some(service) => self.services.entry(service.clone()),
+                None => self.programs.entry(field(&status, "Name:").unwrap_or_default().to_owned()),
+            };
+            let highest = highest.or_default();
             *highest = peak.max(*highest);
         }
     }
 
-    /// By name, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.0.iter().map(|(name, bytes)| (name.as_str(), *bytes))
+    /// Of services and programs, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.services().chain(self.programs.iter().map(|(name, bytes)| (name.as_str(), *bytes)))
     }
 
-    /// Of one of them.
-    pub fn of(&self, name: &str) -> Option<u64> {
-        self.0.get(name).copied()
+    /// Of services, by name.
+    pub fn services(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.services.iter().map(|(name, bytes)| (name.as_str(), *bytes))
+    }
+
+    /// Of one service.
+    pub fn of(&self, service: &str) -> Option<u64> {
+        self.services.get(service).copied()
     }
 }
 

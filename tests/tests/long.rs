@@ -48,10 +48,10 @@ fn long_recordings_leave_room_for_others() {
     let alone = follow(&stack, &long.path, &mut peaks, |_| {});
     assert!(alone.longest_still <= STILL, "progress stood for {:.1} s", alone.longest_still.as_secs_f64());
     let allowed = GIB + model_bytes(&stack);
-    for (name, bytes) in peaks.iter() {
+    for (name, bytes) in peaks.all() {
         println!("{name}: at most {} MB", bytes / 1_000_000);
     }
-    for (name, bytes) in peaks.iter() {
+    for (name, bytes) in peaks.all() {
         assert!(bytes < allowed, "{name} had {bytes} bytes in memory, more than {allowed}");
     }
 
@@ -84,11 +84,11 @@ fn long_recordings_leave_room_for_others() {
     // The first hour of ten, on a stack as new as the first one was.
     let Some(samples) = samples else { return };
     let ten = first_hour_of_ten(&samples);
-    for (name, bytes) in peaks.iter() {
+    for (name, bytes) in peaks.services() {
         let then = ten.of(name).unwrap_or_else(|| panic!("{name} is missing"));
         println!("{name}: {} MB in an hour, {} MB in the first of ten", bytes / 1_000_000, then / 1_000_000);
     }
-    for (name, bytes) in peaks.iter() {
+    for (name, bytes) in peaks.services() {
         let then = ten.of(name).unwrap_or_default();
         assert!(then as f64 <= bytes as f64 * (1.0 + SAME), "{name} takes more memory for a longer recording");
     }
