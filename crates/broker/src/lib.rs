@@ -14,6 +14,7 @@ mod broker;
 mod consume;
 pub mod dead;
 mod delivery;
+mod depth;
 mod group;
 mod headers;
 mod letter;

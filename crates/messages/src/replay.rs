@@ -69,6 +69,16 @@ impl Content {
         id.parse::<TaskId>().ok().map(|id| id.0)
     }
 
+    /// It is a report after which nothing more comes of its task.
+    pub const fn ends_its_task(&self) -> bool {
+        use crate::wire::task_report::Report;
+        let Self::Report(report) = self else { return false };
+        matches!(
+            &report.report,
+            Some(Report::PreparedAll(_) | Report::Transcribed(_) | Report::Embedded(_) | Report::Failed(_))
+        )
+    }
+
     /// Why it would come to nothing to send this again; `None`: it makes sense. `now` is `None` when there is no such
     /// task.
     pub fn refused(&self, now: Option<Standing>) -> Option<&'static str> {
@@ -129,6 +139,16 @@ mod tests {
         assert!(cause.message.contains("`prepare`") && cause.message.contains("`embed`"), "{cause}");
         assert!(Content::read("elsewhere", b"{}").is_err());
         assert_eq!((task().task(), report().task(), command().task()), (Some(Uuid::from_u128(1)), task().task(), None));
+    }
+
+    #[test]
+    fn a_part_does_not_end_a_task_and_the_whole_does() {
+        let part = format!(r#"{{"task":"task_{ID}","job":"job_{ID}","dispatch":2,"preparedPart":{{"ordinal":1}}}}"#);
+        let part = Content::read("warren.result", part.as_bytes()).expect("a report");
+        assert_eq!(
+            [part, report(), task(), command()].map(|content| content.ends_its_task()),
+            [false, true, false, false]
+        );
     }
 
     #[test]

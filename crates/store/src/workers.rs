@@ -90,6 +90,15 @@ impl Tx {
         Ok(self.execute(text, [id.into(), boot.into()]).await? == 1)
     }
 
+    /// Forgets one process of a worker.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn forget_worker(&self, id: &str, boot: &str) -> Result<(), StoreError> {
+        self.execute("DELETE FROM worker WHERE id = $1 AND boot = $2", [id.into(), boot.into()]).await?;
+        Ok(())
+    }
+
     /// Forgets lost workers last heard of longer than `age` ago. Returns how many.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What the leader keeps in memory of open work. The rows are the truth; this is loaded from them at the start of a
 //! term and follows each commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 use warren_clock::UnixMillis;
@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub released: Vec<(Uuid, JobKey<Uuid>, Out)>,
     /// Tasks that are no longer out.
     pub ended: Vec<Uuid>,
+    /// Tasks that wait on the retry ladder.
+    pub postponed: Vec<Uuid>,
     /// Jobs that ended; whatever they had waiting or out is void.
     pub finished: Vec<Uuid>,
     /// Jobs that somebody may be watching.
@@ -47,6 +49,7 @@ impl Changes {
         self.keep_going.extend(other.keep_going);
         self.released.extend(other.released);
         self.ended.extend(other.ended);
+        self.postponed.extend(other.postponed);
         self.finished.extend(other.finished);
         self.touched.extend(other.touched);
     }
@@ -57,22 +60,25 @@ impl Changes {
 pub(crate) struct Board {
     schedulers: BTreeMap<TaskKind, Scheduler<Uuid>>,
     out: HashMap<Uuid, Out>,
+    /// Of those out, the ones that were put off to a later try, for as long as this dispatch lasts.
+    postponed: HashSet<Uuid>,
 }
 
 impl Board {
     /// An empty board.
     pub(crate) fn new(sharing: &Sharing) -> Self {
         let schedulers = TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(sharing.clone(), 0))).collect();
-        Self { schedulers, out: HashMap::new() }
+        Self { schedulers, out: HashMap::new(), postponed: HashSet::new() }
     }
 
     /// Follows a commit. Returns the tasks whose workers must be told to stop.
     pub(crate) fn apply(&mut self, changes: &Changes, now: UnixMillis) -> Vec<Uuid> {
         let now_ms = u64::try_from(now.0).unwrap_or(0);
         for task in &changes.ended {
-            if let Some(out) = self.out.remove(task) {
-                self.scheduler(out.kind).released_ended(&out.job);
-            }
+            let Some(out) = self.out.remove(task) else { continue };
+            let postponed = self.postponed.remove(task);
+            let scheduler = self.scheduler(out.kind);
+            if postponed { scheduler.postponed_ended(&out.job) } else { scheduler.released_ended(&out.job) }
         }
         for (job, kind, tasks, cost) in &changes.waiting {
             self.scheduler(*kind).add(job, *tasks, *cost, now_ms);
@@ -80,6 +86,13 @@ impl Board {
         for (task, job, out) in &changes.released {
             self.scheduler(out.kind).add_released(job, 1, now_ms);
             self.out.insert(*task, out.clone());
+        }
+        for task in &changes.postponed {
+            if let Some(out) = self.out.get(task).cloned()
+                && self.postponed.insert(*task)
+            {
+                self.scheduler(out.kind).postponed(&out.job);
+            }
         }
         for (job, kind, cost) in &changes.keep_going {
             let scheduler = self.scheduler(*kind);
@@ -95,6 +108,8 @@ impl Board {
             stopped.extend(self.out.iter().filter(|(_, out)| out.job == *job).map(|(task, _)| *task));
             self.out.retain(|_, out| out.job != *job);
         }
+        let out = &self.out;
+        self.postponed.retain(|task| out.contains_key(task));
         stopped
     }
 
@@ -182,6 +197,27 @@ mod tests {
         assert!(board.decide(TaskKind::Transcribe, 64, NOW).is_empty());
         board.apply(&Changes { ended: vec![Uuid::from_u128(11)], ..Changes::default() }, NOW);
         assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), [(Uuid::from_u128(1), 1)]);
+    }
+
+    #[test]
+    fn a_task_on_the_retry_ladder_leaves_its_place_to_other_jobs() {
+        let mut board = Board::new(&Sharing::default());
+        board.apply(&waiting(1, 5), NOW);
+        let mine = [11, 12].map(Uuid::from_u128);
+        board.decide(TaskKind::Transcribe, 64, NOW);
+        for task in mine {
+            board.went_out(task, Out { job: Uuid::from_u128(1), kind: TaskKind::Transcribe, dispatch: 1 });
+        }
+        for _ in 0..2 {
+            board.apply(&Changes { postponed: mine.to_vec(), ..Changes::default() }, NOW);
+        }
+        assert!(board.decide(TaskKind::Transcribe, 64, NOW).is_empty(), "no more of a job that cannot run now");
+        board.apply(&waiting(2, 5), NOW);
+        assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW), [(Uuid::from_u128(2), 2)]);
+        board.apply(&Changes { ended: vec![mine[0]], ..Changes::default() }, NOW);
+        assert_eq!(board.open(TaskKind::Transcribe), (6, 2), "its end makes no room: it took none");
+        board.apply(&Changes { finished: vec![Uuid::from_u128(1)], ..Changes::default() }, NOW);
+        assert_eq!((board.open(TaskKind::Transcribe), board.postponed.len()), ((3, 2), 0));
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::{Clock, UnixMillis};
@@ -55,7 +58,9 @@ pub(crate) enum Answer {
 pub(crate) struct Devices {
     term: Term,
     store: Store,
-    clock: Clock,
+    /// When the term's table was loaded, by the wall and by the clock that nobody sets. A step of the wall clock must
+    /// not end leases: their holders measure them as they are.
+    loaded: (UnixMillis, Instant),
     timing: LeaseTiming,
     doubt: Doubt,
     inner: Mutex<Inner>,
@@ -131,7 +136,7 @@ impl Devices {
     pub(crate) async fn load(
         term: Term,
         store: Store,
-        clock: Clock,
+        clock: &Clock,
         settings: &[DeviceSettings],
         doubt: Doubt,
     ) -> Result<Self, StoreError> {
@@ -150,9 +155,10 @@ impl Devices {
         doubt.commit(tx).await?;
         let fences =
             store.read().devices().await?.into_iter().map(|row| (row.name, row.last_fence as u64)).collect::<Vec<_>>();
-        table.load(fences, leases, millis(clock.now()));
+        let loaded = (clock.now(), Instant::now());
+        table.load(fences, leases, millis(loaded.0));
         let inner = Mutex::new(Inner { table, calls: HashMap::new(), last_call: 0, unheard: Vec::new() });
-        Ok(Self { term, store, clock, timing, doubt, inner, changed: Notify::new() })
+        Ok(Self { term, store, loaded, timing, doubt, inner, changed: Notify::new() })
     }
 
     /// How long a lease lives without renewal.
@@ -322,7 +328,7 @@ impl Devices {
     }
 
     fn now(&self) -> u64 {
-        millis(self.clock.now())
+        millis(self.loaded.0.plus(self.loaded.1.elapsed()))
     }
 }
 

@@ -8,12 +8,13 @@ use warren_messages::routes::{COMMANDS, REPORTS};
 use warren_store::StoreError;
 
 use crate::{
-    commands::Commands, lead::Lead, letters::Index, progress, reaper, releaser, replay, reports::Reports, sweeper,
+    commands::Commands, lead::Lead, letters::Index, missing, progress, reaper, releaser, replay, reports::Reports,
+    sweeper,
 };
 
 /// Messages in one transaction.
 const GROUP: u16 = 64;
-/// Commands can be long; one at a time keeps them from being run twice.
+/// Commands can be long: a smaller group, so that fewer run again when one of them cannot be taken.
 const COMMAND_GROUP: u16 = 8;
 /// How often rows of dead processes are looked for in the outbox.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -57,6 +58,10 @@ pub(crate) fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>
     {
         let (lead, over) = (Arc::clone(lead), over.clone());
         work.spawn(async move { reaper::run(&lead, &over).await });
+    }
+    {
+        let (lead, over) = (Arc::clone(lead), over.clone());
+        work.spawn(async move { missing::run(&lead, &over).await });
     }
     {
         let (lead, over) = (Arc::clone(lead), over.clone());

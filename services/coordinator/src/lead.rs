@@ -69,8 +69,8 @@ impl Lead {
     /// When the store is away or the term is lost already.
     pub(crate) async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
         let doubt = Doubt::default();
-        let (store, clock) = (parts.store.clone(), parts.clock.clone());
-        let devices = Devices::load(term, store, clock, &parts.settings.devices, doubt.clone()).await?;
+        let settings = &parts.settings.devices;
+        let devices = Devices::load(term, parts.store.clone(), &parts.clock, settings, doubt.clone()).await?;
         let board = Mutex::new(crate::load::board(&parts.store, parts.clock.now()).await?);
         Ok(Self {
             term,

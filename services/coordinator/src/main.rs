@@ -14,6 +14,7 @@ mod lead;
 mod leadership;
 mod letters;
 mod load;
+mod missing;
 mod planner;
 mod progress;
 mod reaper;

@@ -130,6 +130,11 @@ pub(crate) fn transcribe(
         .collect()
 }
 
+/// The part of the recording that a transcribe task at this place is of.
+pub(crate) fn part(ordinal: i64) -> Option<u32> {
+    u32::try_from(ordinal / TASKS_PER_PART).ok()
+}
+
 /// A text to embed, and where it is in the job's object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {

@@ -61,10 +61,18 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
 pub(crate) async fn overdue(lead: &Lead) -> Result<(), StoreError> {
     loop {
         let page = lead.parts.store.read().overdue_jobs(lead.parts.clock.now(), PAGE).await?;
+        let mut ended = 0;
         for job in &page {
-            time_out(lead, job.id).await?;
+            match time_out(lead, job.id).await {
+                Ok(()) => ended += 1,
+                Err(StoreError::TermLost) => return Err(StoreError::TermLost),
+                // One that cannot be ended keeps no other from ending.
+                Err(error) => {
+                    tracing::warn!(%error, job = %JobId(job.id), "overdue, and not ended; again in the next round")
+                }
+            }
         }
-        if (page.len() as u64) < PAGE {
+        if (page.len() as u64) < PAGE || ended == 0 {
             return Ok(());
         }
     }
@@ -140,6 +148,19 @@ pub(crate) async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// A worker has drained and is gone, as it said it would be: nothing is lost. What it could not finish, the broker
+/// delivers to another one.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn left(lead: &Lead, worker: &str, boot: &str) -> Result<(), StoreError> {
+    tracing::info!(worker, boot, "worker left");
+    lead.count_slots();
+    let tx = lead.begin().await?;
+    tx.forget_worker(worker, boot).await?;
+    tx.commit().await
 }
 
 /// The tasks that were really its to run.

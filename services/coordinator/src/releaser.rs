@@ -2,22 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::{Reconnect, UnixMillis};
-use warren_jobs::{JobState, TaskKind};
+use warren_fault::Code;
+use warren_jobs::{JobState, TaskKind, TaskState};
 use warren_messages::{
     from_millis,
     ids::{JobId, TaskId},
     routes::tasks,
     wire,
 };
-use warren_store::{EventLevel, Job, NewEvent, NewOutbox, StoreError, Task, Tx, Want};
+use warren_store::{EventLevel, Finish, Job, NewEvent, NewOutbox, StoreError, Task, Tx, Want};
 
 use crate::{
     board::{Changes, Out},
     lead::{Lead, Parts},
     planner::Payload,
+    settle,
 };
 
 /// Tasks released in one transaction.
@@ -73,7 +76,7 @@ async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
         lead.doubt.commit(tx).await?;
         Ok::<_, StoreError>(written)
     };
-    let (tasks, touched) = match written.await {
+    let (tasks, changes) = match written.await {
         Ok(written) => written,
         Err(error) => {
             let mut board = lead.board();
@@ -83,9 +86,8 @@ async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
             return Err(error);
         }
     };
-    // Before the outbox publishes: a worker that reports the task must find it out.
     note(lead, kind, &picked, &tasks);
-    lead.follow(&Changes { touched, ..Changes::default() }).await;
+    lead.follow(&changes).await;
     Ok(picked.iter().map(|(_, count)| count).sum())
 }
 
@@ -100,11 +102,12 @@ fn note(lead: &Lead, kind: TaskKind, picked: &[(Uuid, u64)], tasks: &[Task]) {
     }
 }
 
-async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Vec<Uuid>), StoreError> {
+/// Writes what was decided. Returns the tasks that go out.
+async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Changes), StoreError> {
     let released = tx.release_next(wants).await?;
     let ids: Vec<Uuid> = wants.iter().map(|want| want.job).collect();
     let jobs = tx.read().jobs_by_id(&ids).await?;
-    let mut touched = Vec::new();
+    let mut changes = Changes::default();
     let mut deadlines = std::collections::HashMap::new();
     for job in &jobs {
         let deadline = match job.deadline {
@@ -113,16 +116,40 @@ async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Vec
         };
         deadlines.insert(job.id, deadline);
         if job.state == JobState::Queued {
-            touched.push(job.id);
+            changes.touched.push(job.id);
         }
     }
-    let mut rows = Vec::with_capacity(released.len());
-    for task in &released {
+    let (mut out, mut rows) = (Vec::with_capacity(released.len()), Vec::with_capacity(released.len()));
+    for task in released {
         let job = jobs.iter().find(|job| job.id == task.job_id);
-        rows.push(message(parts, task, job, deadlines.get(&task.job_id).copied())?);
+        match message(parts, &task, job, deadlines.get(&task.job_id).copied()) {
+            Ok(row) => {
+                rows.push(row);
+                out.push(task);
+            }
+            Err(error) => changes.merge(unreadable(parts, tx, &task, &error).await?),
+        }
     }
     tx.outbox_many(&rows).await?;
-    Ok((released, touched))
+    Ok((out, changes))
+}
+
+/// Fails a task whose own row makes no sense: it would be chosen again and again, and nobody's after it.
+async fn unreadable(parts: &Parts, tx: &Tx, task: &Task, error: &StoreError) -> Result<Changes, StoreError> {
+    let cause = error.to_string();
+    tracing::error!(task = %TaskId(task.id), cause, "a task cannot be released");
+    let event = NewEvent::new(EventLevel::Error, "task.failed", cause.clone())
+        .with(json!({ "task": TaskId(task.id).to_string(), "error_code": Code::Internal.as_str() }));
+    tx.event(task.job_id, &event).await?;
+    let finish = Finish {
+        task: task.id,
+        dispatch: task.dispatch,
+        to: TaskState::Failed,
+        worker: String::new(),
+        error: Some((Code::Internal.as_str().to_owned(), cause)),
+    };
+    tx.finish(&finish).await?;
+    settle::after_tasks(parts, tx, task.job_id).await
 }
 
 /// The job's clock starts with its first task.

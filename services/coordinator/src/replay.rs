@@ -147,7 +147,7 @@ async fn revived(
     job: &Job,
     changes: &mut Changes,
 ) -> Result<NewOutbox, StoreError> {
-    let mut deadline = job.deadline;
+    let (mut deadline, mut anew) = (job.deadline, false);
     if task.state == TaskState::Dead {
         match &content {
             Content::Task(_, message) => {
@@ -157,8 +157,13 @@ async fn revived(
                 task = tx.redrive(&[task.id]).await?.pop().unwrap_or(task);
             }
             // The dispatch that it names is the one that counts.
-            _ => {
+            content if content.ends_its_task() => {
                 tx.revive(task.id, task.dispatch).await?;
+            }
+            // Its worker's other reports came to nothing, too: the whole is done again.
+            _ => {
+                task = tx.redrive(&[task.id]).await?.pop().unwrap_or(task);
+                anew = true;
             }
         }
         // The limit of its first run may be over: it is given another.
@@ -169,6 +174,9 @@ async fn revived(
         let out = Out { job: job.id, kind: task.kind, dispatch: releaser::dispatch(&task) };
         changes.released.push((task.id, lead::key(job), out));
         changes.touched.push(job.id);
+    }
+    if anew {
+        return releaser::message(parts, &task, Some(job), deadline);
     }
     if let Content::Task(_, message) = &mut content {
         message.dispatch = releaser::dispatch(&task);

@@ -62,6 +62,10 @@ impl GroupHandler<Received<TaskReport>> for Reports {
         let fetched = join_all(group.iter().map(|received| self.item(received))).await;
         for (received, item) in group.iter().zip(fetched) {
             match item {
+                Ok(item) if self.lacks_parts(&item, group).await? => {
+                    tracing::warn!(job = received.message.job, "the end of a recording waits for its parts");
+                    waiting.push(received);
+                }
                 Err(fault) if waits_alone(&fault) => {
                     tracing::warn!(task = received.message.task, %fault, "a report waits");
                     waiting.push(received);
@@ -100,6 +104,27 @@ impl Reports {
             };
         }
         Ok(item)
+    }
+
+    /// The recording is said to be complete, and a part of it is neither recorded nor in this group: its report could not
+    /// be taken. Until its dead letter is known, which ends the task, or the part comes, this waits; else the job would
+    /// succeed without it.
+    async fn lacks_parts(&self, item: &Item<'_>, group: &[Received<TaskReport>]) -> Result<bool, StoreError> {
+        let Some(Report::PreparedAll(all)) = &item.report.report else { return Ok(false) };
+        let mut known: BTreeSet<u32> = group
+            .iter()
+            .map(|received| &received.message)
+            .filter(|report| report.task == item.report.task && report.dispatch == item.report.dispatch)
+            .filter_map(|report| match &report.report {
+                Some(Report::PreparedPart(part)) => Some(part.ordinal),
+                _ => None,
+            })
+            .collect();
+        if known.len() < all.parts as usize {
+            let planned = self.0.parts.store.read().planned_ordinals(item.job, TaskKind::Transcribe).await?;
+            known.extend(planned.into_iter().filter_map(planner::part));
+        }
+        Ok(known.len() < all.parts as usize && self.is_current(item).await?)
     }
 
     async fn is_current(&self, item: &Item<'_>) -> Result<bool, StoreError> {
@@ -363,7 +388,7 @@ async fn retry_later(
         "spends_attempt": retry.spends_attempt,
     }));
     tx.event(item.job, &event).await?;
-    Ok(Changes::default())
+    Ok(Changes { postponed: vec![item.task], ..Changes::default() })
 }
 
 async fn finish(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Option<Changes>, StoreError> {

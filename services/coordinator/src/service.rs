@@ -158,10 +158,13 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
         if orders.send(Ok(renewed(lead, &report))).await.is_err() {
             break;
         }
-        void(lead, &report);
+        void(lead, &report).await;
     }
-    if let Some((worker, boot)) = known {
-        lead.sessions().disconnected(&worker, &boot);
+    if let Some((worker, boot)) = known
+        && lead.sessions().disconnected(&worker, orders)
+        && let Err(error) = reaper::left(lead, &worker, &boot).await
+    {
+        tracing::warn!(%error, worker, "a worker that drained is still among the rows");
     }
 }
 
@@ -175,14 +178,22 @@ fn renewed(lead: &Lead, report: &WorkerReport) -> CoordinatorOrder {
     CoordinatorOrder { order: Some(Order::Renewed(order)) }
 }
 
-/// Tells the worker which of its tasks are no longer wanted.
-fn void(lead: &Lead, report: &WorkerReport) {
-    let sessions = lead.sessions();
-    let board = lead.board();
-    for task in &report.running {
-        let Ok(id) = task.task.parse::<TaskId>() else { continue };
-        if board.out(id.0).is_none_or(|out| out.dispatch != task.dispatch) {
-            sessions.stale(&report.worker, id, task.dispatch);
+/// Tells the worker which of its tasks are no longer wanted: those that are not out, by the board and by the rows. A task
+/// may reach its worker before the board knows that it went out.
+async fn void(lead: &Lead, report: &WorkerReport) {
+    let out = |task: TaskId, dispatch: u32| lead.board().out(task.0).is_some_and(|out| out.dispatch == dispatch);
+    let running = report.running.iter().filter_map(|task| Some((task.task.parse::<TaskId>().ok()?, task.dispatch)));
+    let doubtful: Vec<_> = running.filter(|(task, dispatch)| !out(*task, *dispatch)).collect();
+    if doubtful.is_empty() {
+        return;
+    }
+    let ids: Vec<_> = doubtful.iter().map(|(task, _)| task.0).collect();
+    // Without the rows nothing is known; the next report asks again.
+    let Ok(rows) = lead.parts.store.read().tasks_by_id(&ids).await else { return };
+    for (task, reported) in doubtful {
+        let row = rows.iter().find(|row| row.id == task.0);
+        if row.is_none_or(|row| !state::accepts(row.state, dispatch(row), reported)) {
+            lead.sessions().stale(&report.worker, task, reported);
         }
     }
 }

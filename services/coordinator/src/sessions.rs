@@ -85,11 +85,17 @@ impl Sessions {
         (before.boot != report.boot).then(|| before.lost(&report.worker))
     }
 
-    /// The stream of this process ended; it may come back within the time that [`Sessions::expire`] allows.
-    pub(crate) fn disconnected(&mut self, worker: &str, boot: &str) {
-        if let Some(worker) = self.workers.get_mut(worker).filter(|worker| worker.boot == boot) {
-            worker.orders = None;
+    /// The stream that these orders go to ended. A worker that was draining has left: true. Any other may come back within
+    /// the time that [`Sessions::expire`] allows.
+    pub(crate) fn disconnected(&mut self, name: &str, orders: &Orders) -> bool {
+        let of_stream = |worker: &&mut Worker| worker.orders.as_ref().is_some_and(|now| now.same_channel(orders));
+        let Some(worker) = self.workers.get_mut(name).filter(of_stream) else { return false };
+        worker.orders = None;
+        let left = worker.draining;
+        if left {
+            self.workers.remove(name);
         }
+        left
     }
 
     /// Removes the workers that have been silent since before `earliest`.
@@ -206,6 +212,22 @@ mod tests {
         assert_eq!(slots, [2, 16, 0], "each kind has its own");
         sessions.report(&WorkerReport { draining: true, ..report("a", &[]) }, &orders);
         assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_drained_has_left_and_any_other_may_come_back() {
+        let ((first, _first), (second, mut heard)) = (mpsc::channel(4), mpsc::channel(4));
+        let mut sessions = Sessions::default();
+        sessions.report(&report("a", &[1]), &first);
+        sessions.report(&report("a", &[1]), &second);
+        assert!(!sessions.disconnected("transcription", &first), "it has another stream by now");
+        sessions.cancel(TaskId(Uuid::from_u128(1)));
+        assert!(heard.try_recv().is_ok(), "orders still reach it");
+        assert!(!sessions.disconnected("transcription", &second));
+        assert_eq!(sessions.iter().count(), 1);
+        sessions.report(&WorkerReport { draining: true, ..report("a", &[1]) }, &first);
+        assert!(sessions.disconnected("transcription", &first));
+        assert_eq!(sessions.iter().count(), 0);
     }
 
     #[tokio::test]

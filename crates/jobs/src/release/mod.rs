@@ -11,6 +11,8 @@
 //!   next job promoted by one class until that job's next release, so nothing waits forever.
 //! - A job holds at most its cap of released tasks; the cap grows with the window when few jobs have work. So the
 //!   window never has room while work waits.
+//! - A task that was put off to a later try takes no room in the window, and its job no share of it: whoever can run,
+//!   runs. It still counts for its job's cap, which bounds how many tasks of a job that cannot run now are out.
 //!
 //! Source: Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round Robin", SIGCOMM 1995.
 

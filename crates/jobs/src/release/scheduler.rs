@@ -14,6 +14,8 @@ struct Job {
     class: usize,
     waiting: u64,
     released: u32,
+    /// Of those released, how many wait for a later try.
+    postponed: u32,
     cost: u32,
     place: Place,
 }
@@ -37,9 +39,10 @@ pub struct Scheduler<K> {
     lanes: [Lane<K>; JobClass::ALL.len()],
     /// Jobs at their cap, fewest released tasks first.
     held: BTreeSet<(u32, K)>,
+    /// Released tasks that are not postponed: what is in the window.
     released: u64,
     waiting: u64,
-    /// Jobs with waiting tasks.
+    /// Jobs that share the window.
     with_work: usize,
     /// The latest time that anybody told.
     now_ms: u64,
@@ -79,10 +82,9 @@ impl<K: Clone + Ord> Scheduler<K> {
         if let Place::Seated { lane, seat } = &mut entry.place {
             *seat = self.lanes[*lane].set_cost(&entry.caller, *seat, cost);
         }
-        if entry.waiting == 0 && tasks > 0 {
-            self.with_work += 1;
-        }
+        let shared = entry.shares();
         entry.waiting += tasks;
+        self.with_work += usize::from(entry.shares() && !shared);
         self.waiting += tasks;
         self.place(&job.id);
         self.forget_idle(&job.id);
@@ -107,21 +109,43 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.unplace(id);
         if let Some(job) = self.jobs.remove(id) {
             self.waiting -= job.waiting;
-            self.released -= u64::from(job.released);
-            self.with_work -= usize::from(job.waiting > 0);
+            self.released -= u64::from(job.released - job.postponed);
+            self.with_work -= usize::from(job.shares());
             self.let_go();
         }
     }
 
     /// A released task ended, or went back to the rows. Unknown jobs are ignored: they were removed before.
     pub fn released_ended(&mut self, id: &K) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        if job.released == 0 {
-            return;
+        if self.jobs.get(id).is_some_and(|job| job.released > job.postponed) {
+            self.released -= 1;
+            self.out_ends(id);
         }
+    }
+
+    /// A released task waits for a later try. It takes no room in the window, or a job whose tasks cannot run now would
+    /// keep all others from running; it still counts for its job's cap, so that no more of them follow it.
+    pub fn postponed(&mut self, id: &K) {
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.postponed < job.released) else { return };
+        self.with_work -= usize::from(job.shares());
+        job.postponed += 1;
+        self.released -= 1;
+        self.let_go();
+    }
+
+    /// A postponed task ended.
+    pub fn postponed_ended(&mut self, id: &K) {
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.postponed > 0) else { return };
+        job.postponed -= 1;
+        self.with_work += usize::from(job.shares());
+        self.out_ends(id);
+    }
+
+    /// One task of this job less is out.
+    fn out_ends(&mut self, id: &K) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
         let before = job.released;
         job.released -= 1;
-        self.released -= 1;
         if job.place == Place::Held {
             self.held.remove(&(before, id.clone()));
             self.held.insert((before - 1, id.clone()));
@@ -134,10 +158,9 @@ impl<K: Clone + Ord> Scheduler<K> {
     pub fn put_back(&mut self, id: &K, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         let Some(job) = self.jobs.get_mut(id) else { return };
-        if job.waiting == 0 {
-            self.with_work += 1;
-        }
+        let shared = job.shares();
         job.waiting += 1;
+        self.with_work += usize::from(job.shares() && !shared);
         self.waiting += 1;
         self.released_ended(id);
         self.place(id);
@@ -177,12 +200,12 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.waiting
     }
 
-    /// Tasks that are released and have not ended.
+    /// Tasks that are released, have not ended and are not postponed.
     pub const fn released(&self) -> u64 {
         self.released
     }
 
-    /// Waiting and released tasks of one job.
+    /// Waiting and released tasks of one job, the postponed ones among the latter.
     pub fn of_job(&self, id: &K) -> (u64, u32) {
         self.jobs.get(id).map_or((0, 0), |job| (job.waiting, job.released))
     }
@@ -211,9 +234,7 @@ impl<K: Clone + Ord> Scheduler<K> {
         }
         // A promotion lasts for one release.
         let (done, promoted) = (job.waiting == 0, lane != job.class);
-        if done {
-            self.with_work -= 1;
-        }
+        self.with_work -= usize::from(done && job.postponed == 0);
         if done || promoted {
             self.unplace(id);
             self.place(id);
@@ -291,12 +312,18 @@ impl<K: Clone + Ord> Scheduler<K> {
 }
 
 impl Job {
+    /// It has work, and nothing says that the work cannot run now.
+    const fn shares(&self) -> bool {
+        self.waiting > 0 && self.postponed == 0
+    }
+
     fn new<K>(key: &JobKey<K>) -> Self {
         Self {
             caller: key.caller.clone(),
             class: JobClass::ALL.iter().position(|class| *class == key.class).unwrap_or_default(),
             waiting: 0,
             released: 0,
+            postponed: 0,
             cost: CHUNK,
             place: Place::Nowhere,
         }

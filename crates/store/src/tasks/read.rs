@@ -102,6 +102,16 @@ impl Reads<'_> {
         in_order(self.all("SELECT * FROM task WHERE job_id = $1", [job.into()]).await?)
     }
 
+    /// Places of a job's tasks of one kind, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn planned_ordinals(&self, job: Uuid, kind: TaskKind) -> Result<Vec<i64>, StoreError> {
+        let text = "SELECT ordinal AS n FROM task WHERE job_id = $1 AND kind = $2 ORDER BY ordinal";
+        let found: Vec<sql::Number> = self.all(text, [job.into(), kind.as_str().into()]).await?;
+        Ok(found.into_iter().map(|found| found.n).collect())
+    }
+
     /// All released tasks, or those of one kind.
     ///
     /// # Errors

@@ -148,4 +148,10 @@ pub(crate) async fn workers_are_upserted_and_lost(world: World) {
     let purge =
         async |seconds| store.write(async |tx| tx.purge_workers(Duration::from_secs(seconds)).await).await.unwrap();
     assert_eq!((purge(10).await, purge(8).await), (0, 2));
+
+    store.write(async |tx| tx.upsert_workers(&[worker("t3", "b1")]).await).await.unwrap();
+    for (boot, left) in [("b2", 1), ("b1", 0)] {
+        store.write(async |tx| tx.forget_worker("t3", boot).await).await.unwrap();
+        assert_eq!(store.read().workers().await.unwrap().len(), left);
+    }
 }
