@@ -41,6 +41,9 @@ fn each_service_stands_alone() {
         cases.case(&format!("{service} waits for what it misses"), || waits(service, parts));
         cases.case(&format!("{service} refuses bad settings"), || refuses_bad_settings(service));
     }
+    for (service, model) in [("transcription", "base"), ("batch-embedding", "all-MiniLM-L6-v2")] {
+        cases.case(&format!("{service} names the weights that it may not fetch"), || misses_weights(service, model));
+    }
     cases.finish();
 }
 
@@ -70,6 +73,20 @@ fn waits(service: &str, parts: &[&str]) {
     assert!(running.runs(), "it waits, and does not end");
     kill(Pid::from_raw(running.pid().cast_signed()), Signal::SIGTERM).expect("it runs");
     running.wait(PATIENCE).ok();
+}
+
+fn misses_weights(service: &str, model: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let free = ports::free(2).expect("free ports");
+    let (address, nobody) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free[0])), free[1]);
+    let mut command = nothing_there(service, folder.path(), nobody);
+    command.env("WARREN_HTTP__BIND", address.to_string()).env("WARREN_WORK__PULL", "false");
+    let _running = Running::start(command, "");
+    let advice = format!("`warren models pull {model}`");
+    until(&format!("readiness that says {advice}"), PATIENCE, || {
+        let told = parse(&http::get(address, "/health/ready", PATIENCE).ok()?.body);
+        told["parts"]["models"].as_str().is_some_and(|why| why.contains(&advice)).then_some(())
+    });
 }
 
 fn refuses_bad_settings(service: &str) {

@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::{ModelError, Source};
 
+/// The models that Warren uses unless told otherwise: a fast one for English, and what is used when a caller names none.
+pub const USUAL: [&str; 3] = ["tiny.en", Family::Whisper.usual(), Family::Bert.usual()];
+
 const BUILTIN: &str = include_str!("../catalogue.toml");
 
 /// All models that can be asked for, in the order of their file.
@@ -53,6 +56,16 @@ pub enum Family {
     Whisper,
     /// Text to vectors.
     Bert,
+}
+
+impl Family {
+    /// The model that is used when a caller names none. The one for speech knows about a hundred languages.
+    pub const fn usual(self) -> &'static str {
+        match self {
+            Self::Whisper => "base",
+            Self::Bert => "all-MiniLM-L6-v2",
+        }
+    }
 }
 
 /// Languages that a model understands.
@@ -157,6 +170,15 @@ mod tests {
     fn the_builtin_catalogue_is_valid() {
         let names: Vec<_> = Catalogue::builtin().models().iter().map(|model| model.name.clone()).collect();
         assert_eq!(names, ["tiny.en", "base", "small", "medium", "large-v3", "large-v3-turbo", "all-MiniLM-L6-v2"]);
+    }
+
+    #[test]
+    fn the_usual_models_are_of_the_builtin_catalogue() {
+        let catalogue = Catalogue::builtin();
+        assert!(USUAL.iter().all(|name| catalogue.get(name).is_ok()));
+        for family in [Family::Whisper, Family::Bert] {
+            assert_eq!(catalogue.get(family.usual()).expect("usual").family, family);
+        }
     }
 
     #[test]

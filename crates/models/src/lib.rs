@@ -23,7 +23,7 @@ mod sources;
 mod verified;
 
 pub use cache::{Cache, ModelDir, Status};
-pub use catalogue::{Catalogue, Embedding, Family, Languages, Model, Pooling};
+pub use catalogue::{Catalogue, Embedding, Family, Languages, Model, Pooling, USUAL};
 pub use error::ModelError;
 pub use progress::{Phase, Progress};
 pub use pull::{PullOptions, Pulled};

@@ -160,29 +160,43 @@ impl<M: Loadable> Shelf<M> {
         }
     }
 
-    /// Keeps `part` ready while no model in the cache is damaged.
+    /// Keeps `part` ready while no model in the cache is damaged, and there is one or one may be fetched.
     pub async fn watch(&self, part: &Part) {
         loop {
             let shelf = self.clone();
             // A panic is in the log; the next look may fare better.
-            if let Ok(damaged) = spawn_blocking(move || shelf.damaged()).await {
-                part.set(damaged.map_or(Ok(()), Err));
+            if let Ok(trouble) = spawn_blocking(move || shelf.damaged().or_else(|| shelf.empty())).await {
+                part.set(trouble.map_or(Ok(()), Err));
             }
             tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 
+    /// The models in the cache that are of this worker's kind, whole or damaged.
+    fn here(&self) -> impl Iterator<Item = &Model> {
+        let models = self.0.catalogue.models().iter().filter(|model| model.family == M::FAMILY);
+        models.filter(|model| self.0.cache.status(model) != Status::Missing)
+    }
+
+    /// Why no task can be done, whatever model it names: no weights are here and none may be fetched.
+    fn empty(&self) -> Option<String> {
+        (!self.0.pull && self.here().next().is_none()).then(|| {
+            let (usual, cache) = (M::FAMILY.usual(), self.0.cache.dir().display());
+            format!(
+                "ModelMissing: {usual}: no model for this work is in {cache}, and work.pull is false; fetch it with \
+                 `warren models pull {usual}`"
+            )
+        })
+    }
+
     /// The first damaged model in the cache. Files are hashed once and again only when they change.
     fn damaged(&self) -> Option<String> {
-        let models = self.0.catalogue.models().iter().filter(|model| model.family == M::FAMILY);
-        models.filter(|model| self.0.cache.status(model) != Status::Missing).find_map(|model| {
-            match self.0.cache.check(model) {
-                Status::Corrupt { file, reason } => Some(format!(
-                    "ModelCorrupt: {}: {file}: {reason}; mend it with `warren models pull --force {}`",
-                    model.name, model.name
-                )),
-                Status::Ready | Status::Missing => None,
-            }
+        self.here().find_map(|model| match self.0.cache.check(model) {
+            Status::Corrupt { file, reason } => Some(format!(
+                "ModelCorrupt: {}: {file}: {reason}; mend it with `warren models pull --force {}`",
+                model.name, model.name
+            )),
+            Status::Ready | Status::Missing => None,
         })
     }
 }
@@ -233,6 +247,26 @@ mod tests {
         drop(open(&shelf, "tiny.en"));
         drop(open(&shelf, "small"));
         assert_eq!(names(&shelf), ["small", "tiny.en"], "base was used longest ago");
+    }
+
+    #[test]
+    fn without_weights_and_without_leave_to_fetch_them_nothing_can_be_done() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let models = ModelsSettings { cache: dir.path().to_owned(), ..ModelsSettings::default() };
+        let shelf = |pull| Shelf::<Fake>::new(&models, &WorkSettings { pull, ..WorkSettings::default() }, Device::Cpu);
+        let why = shelf(false).empty().expect("nothing is here");
+        assert!(why.starts_with("ModelMissing: base") && why.contains("`warren models pull base`"), "{why}");
+        assert!(why.contains(&dir.path().display().to_string()), "{why}");
+        assert_eq!(shelf(true).empty(), None, "it is fetched when a task needs it");
+
+        // A model of another kind is of no use; a damaged one is another trouble.
+        std::fs::create_dir_all(dir.path().join("all-MiniLM-L6-v2")).expect("made");
+        std::fs::write(dir.path().join("all-MiniLM-L6-v2/manifest.json"), "{").expect("written");
+        assert!(shelf(false).damaged().is_none() && shelf(false).empty().is_some());
+        std::fs::create_dir_all(dir.path().join("tiny.en")).expect("made");
+        std::fs::write(dir.path().join("tiny.en/manifest.json"), "{").expect("written");
+        assert!(shelf(false).damaged().is_some_and(|why| why.contains("ModelCorrupt: tiny.en")));
+        assert_eq!(shelf(false).empty(), None);
     }
 
     #[test]

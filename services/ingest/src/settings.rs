@@ -100,7 +100,7 @@ pub(crate) struct DefaultSettings {
 
 impl Default for DefaultSettings {
     fn default() -> Self {
-        Self { speech_model: "base".to_owned(), embedding_model: "all-MiniLM-L6-v2".to_owned() }
+        Self { speech_model: Family::Whisper.usual().to_owned(), embedding_model: Family::Bert.usual().to_owned() }
     }
 }
 
