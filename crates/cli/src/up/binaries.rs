@@ -19,6 +19,14 @@ pub(super) fn service(service: &str) -> Result<PathBuf, UpError> {
     Err(UpError::Prerequisite(why))
 }
 
+/// Runs `warren-SERVICE` with a file of settings and the part of this environment that it understands.
+pub(super) fn run_service(service: &str, settings: &Path, sections: &Sections) -> Result<Command, UpError> {
+    let mut command = Command::new(self::service(service)?);
+    command.arg("--config").arg(settings);
+    clean_environment(&mut command, |section| sections.has(service, section));
+    Ok(command)
+}
+
 /// This program. The kernel marks a program that was rebuilt while it ran; the new one is at the same path.
 pub(super) fn warren() -> Result<PathBuf, UpError> {
     let path = std::env::current_exe().map_err(UpError::io("find the warren program"))?;
@@ -29,7 +37,7 @@ pub(super) fn warren() -> Result<PathBuf, UpError> {
 }
 
 /// Leaves out of a service's environment what its settings file says, and what it would not understand.
-pub(super) fn clean_environment(command: &mut Command, knows: impl Fn(&str) -> bool) {
+fn clean_environment(command: &mut Command, knows: impl Fn(&str) -> bool) {
     for (name, _) in std::env::vars_os() {
         if !passes(&name.to_string_lossy(), &knows) {
             command.env_remove(name);
@@ -82,6 +90,11 @@ impl Sections {
     /// True also for a service that was not asked.
     pub(super) fn has(&self, service: &str, section: &str) -> bool {
         self.0.get(service).is_none_or(|sections| sections.contains(section))
+    }
+
+    /// True when some service has it, or none was asked.
+    pub(super) fn known(&self, section: &str) -> bool {
+        self.0.is_empty() || self.0.values().any(|sections| sections.contains(section))
     }
 
     #[cfg(test)]

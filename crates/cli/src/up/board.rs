@@ -20,6 +20,9 @@ pub(super) struct Entry {
     pub restarts: u32,
     /// How it ended last, when it ended by itself.
     pub last_end: Option<String>,
+    /// Its exit code then, if it had one.
+    #[serde(default)]
+    pub last_code: Option<i32>,
     /// A part of another one, not listed for people.
     pub hidden: bool,
 }
@@ -41,7 +44,7 @@ impl Board {
         self.edit(|entries| {
             let at = entries.iter().position(|entry| entry.service == service).unwrap_or_else(|| {
                 let service = service.to_owned();
-                entries.push(Entry { service, process: None, restarts: 0, last_end: None, hidden });
+                entries.push(Entry { service, process: None, restarts: 0, last_end: None, last_code: None, hidden });
                 entries.len() - 1
             });
             change(&mut entries[at]);

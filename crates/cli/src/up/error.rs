@@ -13,12 +13,15 @@ pub(crate) enum UpError {
     /// The options contradict what is there; exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// Nothing was ever started in this folder.
+    /// Nothing was ever started in this folder; exit code 2.
     #[error("there is no stack in {0}; start one with: warren up --data {0:?}")]
     NoStack(PathBuf),
     /// Parts did not become ready.
     #[error("{0}")]
     NotReady(String),
+    /// A service refuses its settings; exit code 2.
+    #[error("{0}")]
+    Settings(String),
     /// A signal came while something was waited for; exit code 130.
     #[error("interrupted")]
     Interrupted,
@@ -36,9 +39,9 @@ impl UpError {
     /// The exit code of the command line's contract.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Prerequisite(_) | Self::Usage(_) => 2,
+            Self::Prerequisite(_) | Self::Usage(_) | Self::NoStack(_) | Self::Settings(_) => 2,
             Self::Interrupted => 130,
-            Self::NoStack(_) | Self::NotReady(_) | Self::Io { .. } => 1,
+            Self::NotReady(_) | Self::Io { .. } => 1,
         }
     }
 

@@ -54,9 +54,10 @@ impl Folder {
         }
     }
 
-    /// True when a stack was ever started here.
-    pub(super) fn has_stack(&self) -> bool {
-        self.root.join("run").is_dir()
+    /// The folder of a stack, running or not.
+    pub(super) fn of_stack(data: &Path) -> Result<Self, UpError> {
+        let folder = Self::open(data)?;
+        if folder.root.join("run").is_dir() { Ok(folder) } else { Err(UpError::NoStack(folder.root)) }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -81,6 +82,11 @@ impl Folder {
     /// The current log of a service.
     pub(super) fn log(&self, service: &str) -> PathBuf {
         self.root.join("logs").join(format!("{service}.log"))
+    }
+
+    /// Where settings are laid out that a service is asked about before they hold.
+    pub(super) fn trial(&self) -> PathBuf {
+        self.root.join("run")
     }
 
     pub(super) fn rabbitmq(&self) -> PathBuf {
@@ -219,7 +225,11 @@ mod tests {
 
     #[test]
     fn a_folder_never_used_says_how_to_start() {
-        let error = Folder::open(Path::new("/no/such/folder")).unwrap_err().to_string();
-        assert!(error.contains("warren up --data"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        for data in [dir.path(), Path::new("/no/such/folder")] {
+            let error = Folder::of_stack(data).unwrap_err();
+            assert!(error.to_string().contains("warren up --data"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 }

@@ -72,6 +72,7 @@ async fn keep(part: Part, board: Arc<Board>, stopping: CancellationToken, abort:
         board.change(&part.name, hidden, |entry| {
             entry.process = None;
             entry.last_end = Some(end.to_string());
+            entry.last_code = end.code();
         });
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -87,6 +88,15 @@ enum End {
     NotStarted(UpError),
     Exited(ExitStatus),
     Unknown(io::Error),
+}
+
+impl End {
+    fn code(&self) -> Option<i32> {
+        match self {
+            Self::Exited(status) => status.code(),
+            Self::NotStarted(_) | Self::Unknown(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for End {

@@ -75,9 +75,10 @@ pub(crate) struct LogTail {
 /// The last `lines` lines of the logs of `services`; of all when none is named.
 ///
 /// # Errors
-/// [`UpError::Usage`] for a service without a log, naming those that have one.
+/// [`UpError::NoStack`] when nothing was ever started in `data`, [`UpError::Usage`] for a service without a log, naming
+/// those that have one.
 pub(crate) fn logs(data: &Path, services: &[String], lines: usize) -> Result<Vec<LogTail>, UpError> {
-    let files = files(&Folder::open(data)?, services)?;
+    let files = files(&Folder::of_stack(data)?, services)?;
     Ok(files.into_iter().map(|(service, path)| LogTail { service, lines: tail(&path, lines), path }).collect())
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn follow_logs(
     services: &[String],
     mut line: impl FnMut(&str, &str) -> bool,
 ) -> Result<(), UpError> {
-    let folder = Folder::open(data)?;
+    let folder = Folder::of_stack(data)?;
     let mut places: BTreeMap<String, Place> = BTreeMap::new();
     let mut first = true;
     loop {
@@ -148,7 +149,7 @@ fn files(folder: &Folder, services: &[String]) -> Result<Vec<(String, PathBuf)>,
         .filter_map(|entry| Some((entry.file_name().to_str()?.strip_suffix(".log")?.to_owned(), entry.path())))
         .collect();
     if let Some(unknown) = services.iter().find(|service| !all.contains_key(*service)) {
-        let known = all.keys().cloned().collect::<Vec<_>>().join(", ");
+        let known = if all.is_empty() { "none yet".to_owned() } else { all.into_keys().collect::<Vec<_>>().join(", ") };
         return Err(UpError::Usage(format!("there is no log of `{unknown}`; there are: {known}")));
     }
     Ok(all.into_iter().filter(|(service, _)| services.is_empty() || services.contains(service)).collect())
@@ -209,7 +210,17 @@ mod tests {
         let folder = Folder::create(dir.path()).unwrap();
         fs::write(folder.log("ingest"), "one\ntwo\n").unwrap();
         let error = logs(dir.path(), &["inges".to_owned()], 5).unwrap_err().to_string();
-        assert!(error.contains("`inges`") && error.contains("ingest"), "{error}");
+        assert!(error.contains("`inges`") && error.contains("there are: ingest"), "{error}");
         assert_eq!(logs(dir.path(), &[], 1).unwrap()[0].lines, ["two"]);
+        fs::remove_file(folder.log("ingest")).unwrap();
+        let error = logs(dir.path(), &["ingest".to_owned()], 5).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("none yet"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_stack_has_no_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(logs(dir.path(), &[], 1), Err(UpError::NoStack(_))));
+        assert!(matches!(follow_logs(dir.path(), &[], |_, _| false).await, Err(UpError::NoStack(_))));
     }
 }

@@ -9,7 +9,7 @@ use super::{
     binaries::{self, Sections},
     folder::Folder,
     probe::Probe,
-    settings,
+    settings::{self, Overrides},
     stack::{COORDINATOR, INGEST, Stack},
 };
 
@@ -119,9 +119,8 @@ fn services(folder: &Folder, stack: &Stack, sections: &Sections) -> Vec<Part> {
             probe: Some(Probe::Health(stack.port(&format!("{}.http", instance.name)))),
             name: instance.name,
             command: Arc::new(move || {
-                let mut command = Command::new(binaries::service(service)?);
-                command.arg("--config").arg(&settings).current_dir(&root);
-                binaries::clean_environment(&mut command, |section| sections.has(service, section));
+                let mut command = binaries::run_service(service, &settings, &sections)?;
+                command.current_dir(&root);
                 Ok(command)
             }),
         }
@@ -134,5 +133,5 @@ pub(super) fn write_settings(folder: &Folder, stack: &Stack, sections: &Sections
     if stack.external.blob.is_none() {
         super::s3::write_settings(folder, stack)?;
     }
-    settings::write(folder, stack, sections)
+    settings::write(folder, stack, sections, &Overrides::of(folder)?)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
-    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Endpoints, UpError, UpOptions,
     binaries::{self, Sections},
-    folder::Folder,
+    folder::{Folder, read_json},
     parts,
     ready::{self, Awaited},
+    settings::{self, Overrides},
     stack::Stack,
     status,
     supervisor::supervise,
@@ -74,8 +74,9 @@ async fn joined(task: JoinHandle<Result<(), UpError>>) -> Result<(), UpError> {
 /// [`Up`] is told so or this process gets SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`UpError::Prerequisite`] when a program is missing, [`UpError::Usage`] when options contradict what is there,
-/// [`UpError::NotReady`] naming the part and the end of its log.
+/// [`UpError::Prerequisite`] when a program is missing, [`UpError::Usage`] when options contradict what is there or
+/// settings cannot be used, [`UpError::NotReady`] naming the part and the end of its log, [`UpError::Settings`] when a
+/// service refuses its settings nevertheless.
 pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Up, UpError> {
     let folder = Folder::create(&options.data)?;
     let lock = folder.lock(progress)?;
@@ -89,14 +90,18 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
     for change in stack.choose_ports(&options.ports, running.is_some())? {
         progress(&change);
     }
-    // A missing binary is found here, before anything was started.
-    Sections::ask(&stack.instances())?;
-    let new_overrides = copy_overrides(&folder, options.settings.as_deref())?;
-    if new_overrides && running.is_some() {
+    // A missing binary and settings that cannot be used are found here, before anything was saved or started.
+    let sections = Sections::ask(&stack.instances())?;
+    let overrides = match &options.settings {
+        Some(file) => Overrides::read(file.clone())?,
+        None => Overrides::of(&folder)?,
+    };
+    settings::check(&folder, &stack, &sections, &overrides)?;
+    if options.settings.is_some() && running.is_some() && !overrides.are_in(&folder) {
         let why = "new settings take effect at a start; stop the stack with `warren down` first";
         return Err(UpError::Usage(why.to_owned()));
     }
-    let unchanged = running.is_some() && found.as_ref() == Some(&stack);
+    let unchanged = running.is_some() && found.as_ref() == Some(&stack) && !is_overdue(&folder, &stack);
     if !unchanged {
         if let (Some(found), Some(_)) = (&found, running)
             && found.external != stack.external
@@ -105,6 +110,7 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
                        it with `warren down` first";
             return Err(UpError::Usage(why.to_owned()));
         }
+        overrides.save(&folder)?;
         stack.generation += 1;
         stack.save(&folder)?;
     }
@@ -138,7 +144,11 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
             if !up.in_foreground() && folder.live_supervisor().is_some() {
                 let data = folder.root();
                 let advice = format!("it goes on trying in the background; to stop it: warren down --data {data:?}");
-                return Err(UpError::NotReady(format!("{error}\n{advice}")));
+                return Err(match error {
+                    UpError::NotReady(why) => UpError::NotReady(format!("{why}\n{advice}")),
+                    UpError::Settings(why) => UpError::Settings(format!("{why}\n{advice}")),
+                    error => error,
+                });
             }
             let interrupted = up.foreground.as_ref().is_some_and(|(stopping, _)| stopping.is_cancelled());
             // What ended the supervisor is the better explanation.
@@ -161,18 +171,9 @@ fn apply(stack: &mut Stack, options: &UpOptions) -> Result<(), UpError> {
     Ok(())
 }
 
-/// Takes over a file of overrides. True when it differs from the one that was there.
-fn copy_overrides(folder: &Folder, settings: Option<&Path>) -> Result<bool, UpError> {
-    let Some(settings) = settings else { return Ok(false) };
-    let new = fs::read_to_string(settings).map_err(UpError::io(format!("read {}", settings.display())))?;
-    if fs::read_to_string(folder.overrides()).is_ok_and(|old| old == new) {
-        return Ok(false);
-    }
-    if let Err(error) = super::settings::parse_overrides(&new) {
-        return Err(UpError::Usage(format!("{}: {error}", settings.display())));
-    }
-    super::folder::write_file(&folder.overrides(), &new)?;
-    Ok(true)
+/// True when the supervisor runs an older generation of this stack: it refused the change, and has to be asked again.
+fn is_overdue(folder: &Folder, stack: &Stack) -> bool {
+    read_json::<u64>(&folder.applied()).is_some_and(|applied| applied < stack.generation)
 }
 
 /// Starts `warren supervise` in a process group of its own, so that the terminal's signals do not reach it.
@@ -235,4 +236,22 @@ async fn wait_ready(
         progress(&line);
     }
     waiting.await.unwrap_or_else(|error| Err(UpError::NotReady(format!("waiting failed: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::folder::write_json;
+
+    #[test]
+    fn a_change_that_was_refused_is_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::create(dir.path()).unwrap();
+        let mut stack = Stack::generate().unwrap();
+        assert!(!is_overdue(&folder, &stack), "another command is starting it");
+        write_json(&folder.applied(), &stack.generation).unwrap();
+        assert!(!is_overdue(&folder, &stack));
+        stack.generation += 1;
+        assert!(is_overdue(&folder, &stack));
+    }
 }

@@ -24,10 +24,7 @@ pub(crate) enum Stopped {
 /// # Errors
 /// [`UpError::NoStack`] when nothing was ever started in `data`.
 pub(crate) fn down(data: &Path, progress: &mut dyn FnMut(&str)) -> Result<Stopped, UpError> {
-    let folder = Folder::open(data)?;
-    if !folder.has_stack() {
-        return Err(UpError::NoStack(data.to_owned()));
-    }
+    let folder = Folder::of_stack(data)?;
     let _lock = folder.lock(progress)?;
     let Some(process) = folder.live_supervisor() else {
         let left = supervisor::sweep(&folder);

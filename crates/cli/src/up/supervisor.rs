@@ -136,7 +136,12 @@ impl Supervisor {
                     stack = new;
                     write_json(&self.folder.applied(), &stack.generation)?;
                 }
-                Err(error) => eprintln!("the stack stays as it was: {error}"),
+                Err(error) => {
+                    // Whoever asked for the change waits for it.
+                    let why = format!("the stack stays as it was: {error}");
+                    eprintln!("{why}");
+                    write_file(&self.folder.failure(), &format!("{why}\n"))?;
+                }
             }
         }
         Ok(())

@@ -56,7 +56,7 @@ async fn what_ends_is_started_again() {
     let stage = Stage::new();
     let keeper = stage.keep("echo once; exit 3", Duration::from_secs(1));
     let entry = stage.until(|entry| entry.restarts >= 2).await;
-    assert_eq!(entry.last_end.as_deref(), Some("ended with exit status: 3"));
+    assert_eq!((entry.last_end.as_deref(), entry.last_code), (Some("ended with exit status: 3"), Some(3)));
     keeper.stop();
     keeper.ended().await;
     assert!(std::fs::read_to_string(stage.log()).unwrap().starts_with("once\nonce\n"));
