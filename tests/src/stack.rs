@@ -47,6 +47,8 @@ pub struct Service {
     pub state: String,
     /// Starts after the first.
     pub restarts: u64,
+    /// Address of `/health` and `/metrics`; `None` for parts that are no services of Warren.
+    pub http: Option<String>,
 }
 
 impl Service {
@@ -278,12 +280,13 @@ pub fn keys(object: &Value) -> Vec<&str> {
 }
 
 fn service(line: &Value) -> Service {
-    assert_eq!(keys(line), ["pid", "restarts", "service", "state"], "ps: {line}");
+    assert_eq!(keys(line), ["http", "pid", "restarts", "service", "state"], "ps: {line}");
     Service {
         name: line["service"].as_str().unwrap_or_default().to_owned(),
         pid: line["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),
         state: line["state"].as_str().unwrap_or_default().to_owned(),
         restarts: line["restarts"].as_u64().unwrap_or_default(),
+        http: line["http"].as_str().map(str::to_owned),
     }
 }
 

@@ -132,11 +132,11 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
     match command {
         Command::Demo(arguments) => demo::run(target.data, &arguments).await,
         Command::Test(arguments) => check::run(&arguments).await,
-        Command::Up(arguments) => stack::start(target.folder(), &arguments).await,
-        Command::Down => stack::stop(&target.folder()),
+        Command::Up(arguments) => stack::start(target.folder(), &arguments, json).await,
+        Command::Down => stack::stop(&target.folder(), json),
         Command::Ps => stack::ps(&target.folder(), json),
         Command::Endpoints => stack::endpoints(&target.folder(), json),
-        Command::Logs(arguments) => stack::logs(&target.folder(), &arguments).await,
+        Command::Logs(arguments) => stack::logs(&target.folder(), &arguments, json).await,
         Command::Transcribe(arguments) => transcribe::run(&target.server()?, &arguments, json).await,
         Command::Embed(arguments) => embed::run(&target.server()?, &arguments).await,
         Command::Search(arguments) => search::run(&target.server()?, &arguments, json).await,
@@ -152,7 +152,7 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
             clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut std::io::stdout());
             Ok(())
         }
-        Command::Migrate { url } => stack::migrate(&url).await,
+        Command::Migrate { url } => stack::migrate(&url, json).await,
         Command::Supervise => Ok(up::supervise(&target.folder(), CancellationToken::new()).await?),
         Command::S3 { config } => stack::s3(&config).await,
     }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::CliError,
     output,
-    up::{self, PortWishes, UpOptions},
+    up::{self, PortWishes, Stopped, UpOptions},
 };
 
 /// Start everything on this machine, on loopback, in one folder.
@@ -63,11 +64,11 @@ pub(crate) struct Logs {
     lines: usize,
 }
 
-/// Starts.
+/// Starts; with `json`, prints addresses and logins as soon as everything is ready.
 ///
 /// # Errors
 /// What did not become ready, and why.
-pub(crate) async fn start(data: PathBuf, arguments: &Up) -> Result<(), CliError> {
+pub(crate) async fn start(data: PathBuf, arguments: &Up, json: bool) -> Result<(), CliError> {
     let workers = up::parse_workers(&arguments.workers).map_err(CliError::Usage)?;
     let options = UpOptions {
         detach: arguments.detach,
@@ -85,6 +86,9 @@ pub(crate) async fn start(data: PathBuf, arguments: &Up) -> Result<(), CliError>
     };
     let stack = up::up(options, &mut |line| eprintln!("{line}")).await?;
     eprintln!("ready{}: {}", if stack.unchanged { ", unchanged" } else { "" }, stack.endpoints.grpc.url);
+    if json {
+        output::json_line(&json!(stack.endpoints));
+    }
     Ok(stack.wait().await?)
 }
 
@@ -92,8 +96,13 @@ pub(crate) async fn start(data: PathBuf, arguments: &Up) -> Result<(), CliError>
 ///
 /// # Errors
 /// What would not stop.
-pub(crate) fn stop(data: &Path) -> Result<(), CliError> {
-    up::down(data, &mut |line| eprintln!("{line}"))?;
+pub(crate) fn stop(data: &Path, json: bool) -> Result<(), CliError> {
+    let stopped = up::down(data, &mut |line| eprintln!("{line}"))? == Stopped::Now;
+    if json {
+        output::json_line(&json!({ "stopped": stopped }));
+    } else {
+        eprintln!("{}", if stopped { "stopped" } else { "it was not running" });
+    }
     Ok(())
 }
 
@@ -104,13 +113,18 @@ pub(crate) fn stop(data: &Path) -> Result<(), CliError> {
 pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
     let services = up::ps(data)?;
     if json {
-        output::json_line(&serde_json::json!(services));
+        output::json_line(&json!(services));
         return Ok(());
     }
-    let mut table = output::table(&["service", "pid", "state", "restarts"]);
+    if services.is_empty() {
+        eprintln!("it is not running; to start it: warren up --data {data:?}");
+        return Ok(());
+    }
+    let mut table = output::table(&["service", "pid", "state", "restarts", "health and metrics"]);
     for service in services {
         let pid = service.pid.map(|pid| pid.to_string()).unwrap_or_default();
-        table.add_row([service.service, pid, service.state.to_string(), service.restarts.to_string()]);
+        let (state, restarts) = (service.state.to_string(), service.restarts.to_string());
+        table.add_row([service.service, pid, state, restarts, service.http.unwrap_or_default()]);
     }
     println!("{table}");
     Ok(())
@@ -121,7 +135,7 @@ pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
 /// # Errors
 /// When there is no stack in the folder.
 pub(crate) fn endpoints(data: &Path, json: bool) -> Result<(), CliError> {
-    let endpoints = serde_json::json!(up::endpoints(data)?);
+    let endpoints = json!(up::endpoints(data)?);
     if json {
         output::json_line(&endpoints);
         return Ok(());
@@ -139,13 +153,20 @@ pub(crate) fn endpoints(data: &Path, json: bool) -> Result<(), CliError> {
 ///
 /// # Errors
 /// When there is no stack in the folder.
-pub(crate) async fn logs(data: &Path, arguments: &Logs) -> Result<(), CliError> {
+pub(crate) async fn logs(data: &Path, arguments: &Logs, json: bool) -> Result<(), CliError> {
+    let show = |service: &str, line: &str| {
+        if json {
+            output::json_line(&json!({ "service": service, "line": line }));
+        } else {
+            println!("{service} | {line}");
+        }
+    };
     for log in up::logs(data, &arguments.services, arguments.lines)? {
-        log.lines.iter().for_each(|line| println!("{} | {line}", log.service));
+        log.lines.iter().for_each(|line| show(&log.service, line));
     }
     if arguments.follow {
         up::follow_logs(data, &arguments.services, |service, line| {
-            println!("{service} | {line}");
+            show(service, line);
             true
         })
         .await?;
@@ -173,14 +194,16 @@ pub(crate) async fn s3(config: &Path) -> Result<(), CliError> {
 ///
 /// # Errors
 /// When it is out of reach, or of a newer build.
-pub(crate) async fn migrate(url: &str) -> Result<(), CliError> {
+pub(crate) async fn migrate(url: &str, json: bool) -> Result<(), CliError> {
     let applied = warren_store::migrate::up(url)
         .await
         .map_err(|error| CliError::Refused { code: "StoreUnavailable".to_owned(), message: error.to_string() })?;
-    if applied.is_empty() {
+    if json {
+        output::json_line(&json!({ "applied": applied, "revision": warren_store::migrate::newest() }));
+    } else if applied.is_empty() {
         eprintln!("the database is at revision {} already", warren_store::migrate::newest());
     }
-    for revision in applied {
+    for revision in &applied {
         eprintln!("applied {revision}");
     }
     Ok(())

@@ -1,6 +1,9 @@
 //! What other commands ask about a stack: `ps` and `endpoints`.
 
-use std::{path::Path, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use serde::Serialize;
 
@@ -26,6 +29,8 @@ pub(crate) struct ServiceStatus {
     pub state: State,
     /// Starts after the first, since the stack was started.
     pub restarts: u32,
+    /// Address of `/health` and `/metrics`; `None` for parts that are no services of Warren.
+    pub http: Option<String>,
 }
 
 /// What a service does at the moment.
@@ -115,6 +120,10 @@ fn status(entry: &Entry, probe: Option<&Probe>) -> ServiceStatus {
         pid: process.map(|process| process.pid),
         state,
         restarts: entry.restarts,
+        http: match probe {
+            Some(Probe::Health(port)) => Some(http_url(*port)),
+            _ => None,
+        },
     }
 }
 
@@ -125,6 +134,15 @@ fn status(entry: &Entry, probe: Option<&Probe>) -> ServiceStatus {
 pub(crate) fn endpoints(data: &Path) -> Result<Endpoints, UpError> {
     let folder = Folder::open(data)?;
     Ok(of_stack(&folder, &load(&folder)?))
+}
+
+fn http_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// The settings that a service of the stack in `data` was started with last; `None` when there is no such stack.
+pub(crate) fn settings_file(data: &Path, service: &str) -> Option<PathBuf> {
+    Some(Folder::of_stack(data).ok()?.settings(service)).filter(|file| file.exists())
 }
 
 fn load(folder: &Folder) -> Result<Stack, UpError> {
@@ -152,7 +170,7 @@ pub(super) fn of_stack(folder: &Folder, stack: &Stack) -> Endpoints {
     };
     Endpoints {
         grpc: open(settings::grpc_url(stack)),
-        http: open(format!("http://127.0.0.1:{}", stack.port(&format!("{INGEST}.http")))),
+        http: open(http_url(stack.port(&format!("{INGEST}.http")))),
         amqp,
         management,
         s3,
@@ -191,8 +209,25 @@ mod tests {
 
     #[test]
     fn states_read_as_words() {
-        let status = ServiceStatus { service: "s3".to_owned(), pid: Some(7), state: State::Ready, restarts: 0 };
+        let status =
+            ServiceStatus { service: "s3".to_owned(), pid: Some(7), state: State::Ready, restarts: 0, http: None };
         let json = serde_json::to_value(&status).unwrap();
-        assert_eq!(json, serde_json::json!({"service": "s3", "pid": 7, "state": "ready", "restarts": 0}));
+        let expected = serde_json::json!({"service": "s3", "pid": 7, "state": "ready", "restarts": 0, "http": null});
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn services_have_an_address_for_health_and_metrics() {
+        let entry = |service: &str| Entry {
+            service: service.to_owned(),
+            process: None,
+            restarts: 0,
+            last_end: None,
+            last_code: None,
+            hidden: false,
+        };
+        let worker = status(&entry("transcription-2"), Some(&Probe::Health(8123)));
+        assert_eq!(worker.http.as_deref(), Some("http://127.0.0.1:8123"));
+        assert_eq!(status(&entry("s3"), Some(&Probe::Open(9000))).http, None);
     }
 }
