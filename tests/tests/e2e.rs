@@ -2,7 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use warren_local::http;
 use warren_recordings::error_rate;
 use warren_tests::{
     cases::Cases,
@@ -26,6 +27,10 @@ fn a_stack_does_what_its_commands_promise() {
     cases.case("a job can be cancelled", || a_job_can_be_cancelled(&stack));
     cases.case("exit codes tell what went wrong", || exit_codes_tell_what_went_wrong(&stack));
     cases.case("a second start changes nothing", || a_second_start_changes_nothing(&stack));
+    cases.case("settings that cannot be used change nothing", || settings_that_cannot_be_used_change_nothing(&stack));
+    cases.case("a log is shown by line", || a_log_is_shown_by_line(&stack));
+    cases.case("weights are copied for another machine", || weights_are_copied_for_another_machine(&stack));
+    cases.case("the doctor finds nothing amiss", || the_doctor_finds_nothing_amiss(&stack));
     cases.case("a stack can grow and shrink", || a_stack_can_grow_and_shrink(&stack));
     cases.finish();
     stack.stop();
@@ -49,6 +54,12 @@ fn the_stack_is_as_described(stack: &Stack) {
     assert_eq!(names, ["rabbitmq", "s3", "ingest", "coordinator", "transcription", "batch-embedding"]);
     for service in &services {
         assert!(service.pid.is_some() && service.state == "ready" && service.restarts == 0, "{service:?}");
+    }
+    for service in services.iter().filter(|service| !["rabbitmq", "s3"].contains(&service.name.as_str())) {
+        let url = service.http.as_deref().unwrap_or_else(|| panic!("{service:?}"));
+        let address = url.strip_prefix("http://").and_then(|address| address.parse().ok()).expect("an address");
+        let metrics = http::get(address, "/metrics", Duration::from_secs(10)).expect("it answers");
+        assert!(metrics.body.contains("warren_build_info"), "{service:?}: {}", metrics.body);
     }
     let endpoints = stack.endpoints();
     assert_eq!(keys(&endpoints), ["amqp", "database", "grpc", "http", "management", "s3"]);
@@ -316,9 +327,60 @@ fn exit_codes_tell_what_went_wrong(stack: &Stack) {
 
 fn a_second_start_changes_nothing(stack: &Stack) {
     let before = stack.ps();
-    let output = stack.warren(&["up", "--detach"]).ok();
+    let output = stack.warren(&["up", "--detach", "--json"]).ok();
     assert!(output.stderr.contains("unchanged"), "{}", output.stderr);
+    assert_eq!(output.json(), stack.endpoints());
     assert_eq!(stack.ps(), before);
+}
+
+fn settings_that_cannot_be_used_change_nothing(stack: &Stack) {
+    let before = stack.ps();
+    let overrides = stack.data().join("overrides.toml");
+    let sound = fs::read_to_string(&overrides).expect("written at the start");
+    for (changes, says) in [
+        ("[transcription.work]\nslots = \n", "overrides.toml, line 2"),
+        ("[transcripton.work]\nslots = 1\n", "overrides.toml, line 1"),
+        ("[transcription.work]\nslotss = 1\n", "slotss"),
+        ("[transcription.models]\nhub = 'hub.example'\n", "models.hub"),
+    ] {
+        fs::write(&overrides, changes).expect("written");
+        let arguments = ["up", "--detach", "--workers", "batch-embedding=2"];
+        let output = stack.warren_within(Duration::from_secs(20), &arguments, "").expect_code(2);
+        assert!(output.stderr.contains(says) && output.stderr.contains("overrides.toml"), "{}", output.stderr);
+        assert_eq!(stack.ps(), before);
+    }
+    fs::write(&overrides, sound).expect("written");
+    assert!(stack.warren(&["up", "--detach"]).ok().stderr.contains("unchanged"), "nothing was saved");
+}
+
+fn a_log_is_shown_by_line(stack: &Stack) {
+    let lines = stack.warren(&["logs", "--json", "-n", "3", "ingest"]).ok().json_lines();
+    assert!(!lines.is_empty() && lines.iter().all(|line| keys(line) == ["line", "service"]), "{lines:?}");
+    let unknown = stack.warren(&["logs", "inges"]).expect_code(2);
+    assert!(unknown.stderr.contains("ingest"), "{}", unknown.stderr);
+}
+
+fn weights_are_copied_for_another_machine(stack: &Stack) {
+    let copy = stack.folder().join("copy");
+    let pulled = stack.warren(&["models", "pull", "--json", "tiny.en", "--to", path(&copy)]).ok().json();
+    let expected = json!({"name": "tiny.en", "fetched": false, "source": null, "copied_to": path(&copy)});
+    assert_eq!(pulled, expected);
+
+    let there = |arguments: &[&str]| {
+        let arguments: Vec<_> = ["models", "--json", "--cache", path(&copy)].iter().chain(arguments).copied().collect();
+        stack.warren(&arguments).ok()
+    };
+    let listed = there(&["list"]).json_lines();
+    let here: Vec<_> = listed.iter().filter(|model| text(model, "status") == "yes").map(|m| text(m, "name")).collect();
+    assert_eq!(here, ["tiny.en"]);
+    assert_eq!(there(&["rm", "tiny.en"]).json(), json!({"name": "tiny.en", "removed": true}));
+    assert_eq!(there(&["rm", "tiny.en"]).json(), json!({"name": "tiny.en", "removed": false}));
+}
+
+fn the_doctor_finds_nothing_amiss(stack: &Stack) {
+    let findings = stack.warren(&["doctor", "--json"]).ok().json_lines();
+    let of = |what: &str| findings.iter().filter(|finding| finding["what"] == what).count();
+    assert_eq!((of("service"), of("model")), (stack.ps().len(), 2), "{findings:?}");
 }
 
 fn a_stack_can_grow_and_shrink(stack: &Stack) {

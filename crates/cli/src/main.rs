@@ -5,6 +5,7 @@
 
 #![allow(rustdoc::bare_urls, reason = "the comments of arguments are help texts, where a URL is a URL")]
 
+mod caches;
 mod check;
 mod client;
 mod commands;
@@ -146,7 +147,7 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
         Command::Dlq(arguments) => dead_letters::run(&target.server()?, &arguments, json).await,
         Command::Queues => operations::queues(&target.server()?, json).await,
         Command::Workers => operations::workers(&target.server()?, json).await,
-        Command::Models(arguments) => on_a_thread(move || models::run(&arguments, json)).await,
+        Command::Models(arguments) => on_a_thread(move || models::run(&target.folder(), &arguments, json)).await,
         Command::Doctor => doctor::run(&target.folder(), json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut std::io::stdout());

@@ -53,7 +53,7 @@ impl Cluster {
     /// # Errors
     /// [`LocalError::Missing`] when PostgreSQL is not installed.
     pub fn start(durability: Durability) -> Result<Self, LocalError> {
-        let bin = programs()?;
+        let bin = installed()?;
         let folder = Scratch::new("postgres").map_err(LocalError::io("make a temporary folder"))?;
         let owner = unprivileged()?;
         if let Some(user) = &owner {
@@ -178,8 +178,11 @@ fn run(command: Command, name: &str, log: &Path) -> Result<(), LocalError> {
     Err(LocalError::NotReady { part: "postgresql", why: format!("{name} ended with {status}:\n{}", tail(log, 20)) })
 }
 
-/// The newest version's programs; Debian keeps them off the path.
-fn programs() -> Result<PathBuf, LocalError> {
+/// The folder of the programs, of the newest version: Debian keeps them off the path.
+///
+/// # Errors
+/// [`LocalError::Missing`].
+pub fn installed() -> Result<PathBuf, LocalError> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))

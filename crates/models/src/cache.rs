@@ -67,6 +67,11 @@ impl Cache {
         Self { settings: settings.clone() }
     }
 
+    /// The same sources, another folder.
+    pub fn kept_in(&self, dir: impl Into<PathBuf>) -> Self {
+        Self::with(&ModelsSettings { cache: dir.into(), ..self.settings.clone() })
+    }
+
     /// The cache's folder.
     pub fn dir(&self) -> &Path {
         &self.settings.cache

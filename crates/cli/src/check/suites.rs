@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use warren_models::{Cache, Catalogue, ModelsSettings, Status};
+use warren_models::{Catalogue, Status, USUAL};
 
 use super::{
     bench::Bench,
@@ -12,10 +12,7 @@ use super::{
     tools::{provide_deny, provide_python},
     workspace::Workspace,
 };
-use crate::error::CliError;
-
-/// Models that tests use.
-const MODELS: [&str; 3] = ["tiny.en", "base", "all-MiniLM-L6-v2"];
+use crate::{caches::Caches, error::CliError};
 
 /// Takes long, and changes seldom.
 const INFERENCE: &str = "warren-inference";
@@ -127,16 +124,13 @@ pub(crate) fn downloads(chosen: &[Suite], bench: &Bench) -> Vec<String> {
         downloads.extend(bench.tools.deny_download());
     }
     if any(|kind| matches!(kind, Kind::Contract | Kind::Inference | Kind::EndToEnd)) {
-        let mut settings = ModelsSettings::default();
-        if let Some(cache) = std::env::var_os("WARREN_MODELS__CACHE") {
-            settings.cache = cache.into();
-        }
-        let (catalogue, cache) = (Catalogue::builtin(), Cache::with(&settings));
-        let missing = catalogue
-            .models()
-            .iter()
-            .filter(|model| MODELS.contains(&model.name.as_str()) && !matches!(cache.status(model), Status::Ready));
-        for model in missing {
+        let catalogue = Catalogue::builtin();
+        // Settings that cannot be used are refused by what reads them.
+        let caches = Caches::of_environment().ok();
+        let placed = catalogue.models().iter().filter_map(|model| Some((model, caches.as_ref()?.of(model))));
+        let missing = placed
+            .filter(|(model, cache)| USUAL.contains(&model.name.as_str()) && cache.status(model) != Status::Ready);
+        for (model, cache) in missing {
             let bytes = model.sources.first().map_or(0, |source| source.download_bytes());
             downloads.push(format!(
                 "the model {}: {} MB, into {}",

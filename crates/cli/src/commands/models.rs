@@ -3,18 +3,16 @@
 use std::{
     cell::RefCell,
     io::IsTerminal as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use warren_models::{
-    Cache, Catalogue, Model, ModelError, ModelsSettings, Phase, Progress, PullOptions, Pulled, Status,
-};
+use warren_models::{Cache, Catalogue, Model, ModelError, Phase, Progress, PullOptions, Pulled, Status, USUAL};
 
-use crate::{error::CliError, output};
+use crate::{caches::Caches, error::CliError, output};
 
 /// Without a terminal, a line at least this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -22,8 +20,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Models: list, pull, verify, rm.
 #[derive(Args, Debug)]
 pub(crate) struct Models {
-    /// Folder of the weights. Default: models in this user's cache folder for warren.
-    #[arg(long, value_name = "DIR", env = "WARREN_MODELS__CACHE", global = true)]
+    /// Folder of the weights. Default: the workers' own, by WARREN_MODELS__CACHE, then the settings of the stack, if
+    /// there is one, else models in this user's cache folder for warren.
+    #[arg(long, value_name = "DIR", global = true)]
     cache: Option<PathBuf>,
     #[command(subcommand)]
     command: Verb,
@@ -41,10 +40,10 @@ enum Verb {
         /// Download again even if it is here; mends a damaged one.
         #[arg(long)]
         force: bool,
-        /// All models that are on this machine or named.
+        /// Those that Warren uses unless told otherwise: tiny.en, base and all-MiniLM-L6-v2, besides those named.
         #[arg(long)]
         all: bool,
-        /// Copy into this folder, for a machine without a network.
+        /// Copy them into this folder as well, for a machine without a network.
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
@@ -61,71 +60,96 @@ enum Verb {
     },
 }
 
-/// The models that `pull --all` means: those that Warren uses unless told otherwise.
-const USUAL: [&str; 3] = ["tiny.en", "base", "all-MiniLM-L6-v2"];
-
-/// Runs the command. Blocks while it downloads.
+/// Runs the command with the caches of the stack in `data`. Blocks while it downloads.
 ///
 /// # Errors
 /// When a model is unknown, cannot be had, or is damaged.
-pub(crate) fn run(arguments: &Models, json: bool) -> Result<(), CliError> {
-    let mut settings = ModelsSettings::default();
-    if let Some(cache) = &arguments.cache {
-        settings.cache.clone_from(cache);
+pub(crate) fn run(data: &Path, arguments: &Models, json: bool) -> Result<(), CliError> {
+    let mut caches = Caches::of_stack(data)?;
+    if let Some(folder) = &arguments.cache {
+        caches = caches.kept_in(folder);
     }
-    let (catalogue, cache) = (Catalogue::builtin(), Cache::with(&settings));
+    let catalogue = Catalogue::builtin();
     match &arguments.command {
         Verb::List => {
-            list(&catalogue, &cache, json);
+            list(&catalogue, &caches, json);
             Ok(())
         }
         Verb::Pull { names, force, all, to } => {
-            let names: Vec<String> =
-                if *all && names.is_empty() { USUAL.map(str::to_owned).to_vec() } else { names.clone() };
-            let models = named(&catalogue, &names)?;
-            for model in &models {
-                pull(&cache, model, *force)?;
-            }
-            match to {
-                None => Ok(()),
-                Some(folder) => {
-                    let shown = Shown::new();
-                    let exported = cache.export_all(&models, folder, &|progress| shown.show(&progress));
-                    shown.clear();
-                    exported.map_err(refused)
+            for model in wanted(&catalogue, names, *all)? {
+                let pulled = pull(caches.of(model), model, *force)?;
+                if let Some(folder) = to {
+                    copy(caches.of(model), model, folder)?;
+                }
+                if json {
+                    let source = match &pulled {
+                        Pulled::Already => None,
+                        Pulled::Fetched { source } => Some(source),
+                    };
+                    let copied_to = to.as_ref().map(|folder| folder.display().to_string());
+                    output::json_line(&json!({
+                        "name": model.name, "fetched": source.is_some(), "source": source, "copied_to": copied_to,
+                    }));
                 }
             }
+            Ok(())
         }
-        Verb::Verify { names } => verify(&catalogue, &cache, names, json),
+        Verb::Verify { names } => verify(&catalogue, &caches, names, json),
         Verb::Rm { names } => {
             for model in named(&catalogue, names)? {
-                let removed = cache.remove(model).map_err(refused)?;
+                let removed = caches.of(model).remove(model).map_err(refused)?;
                 eprintln!("{}: {}", model.name, if removed { "removed" } else { "was not here" });
+                if json {
+                    output::json_line(&json!({ "name": model.name, "removed": removed }));
+                }
             }
             Ok(())
         }
     }
+}
+
+/// The models to pull, each once.
+fn wanted<'a>(catalogue: &'a Catalogue, names: &[String], all: bool) -> Result<Vec<&'a Model>, CliError> {
+    let usual = if all { &USUAL[..] } else { &[] };
+    let names: Vec<String> = usual.iter().map(|&name| name.to_owned()).chain(names.iter().cloned()).collect();
+    let mut models: Vec<&Model> = Vec::new();
+    for model in named(catalogue, &names)? {
+        if !models.iter().any(|earlier| earlier.name == model.name) {
+            models.push(model);
+        }
+    }
+    Ok(models)
 }
 
 /// Makes sure that a model is here, with the bytes shown while they come.
 ///
 /// # Errors
 /// When no source has it.
-pub(crate) fn pull(cache: &Cache, model: &Model, force: bool) -> Result<(), CliError> {
+pub(crate) fn pull(cache: &Cache, model: &Model, force: bool) -> Result<Pulled, CliError> {
     let shown = Shown::new();
     let pulled = cache.pull(model, PullOptions { force }, &|progress| shown.show(&progress));
     shown.clear();
-    match pulled.map_err(refused)? {
+    let pulled = pulled.map_err(refused)?;
+    match &pulled {
         Pulled::Already => eprintln!("{}: here", model.name),
         Pulled::Fetched { source } => eprintln!("{}: fetched from {source}", model.name),
     }
+    Ok(pulled)
+}
+
+fn copy(cache: &Cache, model: &Model, folder: &Path) -> Result<(), CliError> {
+    let shown = Shown::new();
+    let copied = cache.export_all(&[model], folder, &|progress| shown.show(&progress));
+    shown.clear();
+    copied.map_err(refused)?;
+    eprintln!("{}: copied to {}", model.name, folder.display());
     Ok(())
 }
 
-fn list(catalogue: &Catalogue, cache: &Cache, json: bool) {
+fn list(catalogue: &Catalogue, caches: &Caches, json: bool) {
     let mut table = output::table(&["model", "here", "what", "licence", "disk", "memory"]);
     for model in catalogue.models() {
-        let status = word(&cache.status(model));
+        let status = word(&caches.of(model).status(model));
         if json {
             output::json_line(&json!({
                 "name": model.name, "aliases": model.aliases, "status": status, "licence": model.licence,
@@ -147,16 +171,16 @@ fn list(catalogue: &Catalogue, cache: &Cache, json: bool) {
     }
 }
 
-fn verify(catalogue: &Catalogue, cache: &Cache, names: &[String], json: bool) -> Result<(), CliError> {
+fn verify(catalogue: &Catalogue, caches: &Caches, names: &[String], json: bool) -> Result<(), CliError> {
     let models: Vec<&Model> = if names.is_empty() {
-        catalogue.models().iter().filter(|model| cache.status(model) != Status::Missing).collect()
+        catalogue.models().iter().filter(|model| caches.of(model).status(model) != Status::Missing).collect()
     } else {
         named(catalogue, names)?
     };
     let mut damaged = false;
     for model in models {
         let shown = Shown::new();
-        let status = cache.verify(model, &|progress| shown.show(&progress));
+        let status = caches.of(model).verify(model, &|progress| shown.show(&progress));
         shown.clear();
         damaged |= status != Status::Ready;
         if json {
@@ -231,5 +255,32 @@ impl Shown {
 
     fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_the_usual_ones_besides_those_named() {
+        let catalogue = Catalogue::builtin();
+        let wanted = |names: &[&str], all| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            wanted(&catalogue, &names, all)
+                .map(|models| models.iter().map(|model| model.name.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(wanted(&[], true).unwrap(), USUAL);
+        assert_eq!(wanted(&["small", "whisper-1", "tiny.en"], true).unwrap(), [&USUAL[..], &["small"]].concat());
+        assert_eq!(wanted(&["small"], false).unwrap(), ["small"]);
+        assert!(wanted(&["huge"], true).unwrap_err().to_string().contains("huge"));
+    }
+
+    #[test]
+    fn the_help_names_the_usual_ones() {
+        use clap::Subcommand as _;
+        let mut verbs = Verb::augment_subcommands(clap::Command::new("models"));
+        let help = verbs.find_subcommand_mut("pull").unwrap().render_long_help().to_string();
+        assert!(USUAL.iter().all(|name| help.contains(name)), "{help}");
     }
 }

@@ -3,17 +3,17 @@
 use std::{
     cell::Cell,
     io::IsTerminal as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
-use warren_models::{Cache, Catalogue, ModelsSettings};
+use warren_models::Catalogue;
 use warren_recordings::{Library, Phase, Progress, Recording, RecordingsError};
 
 use super::{phases::Phases, until_stopped};
-use crate::{commands::models, error::CliError};
+use crate::{caches::Caches, commands::models, error::CliError};
 
 /// English alone, and fast.
 pub(super) const ENGLISH: &str = "tiny.en";
@@ -50,36 +50,30 @@ pub(super) async fn all(
     stopping: &CancellationToken,
     phases: &mut Phases,
 ) -> Result<Materials, CliError> {
-    let cache = cache_folder();
+    // As the services that are about to start see them.
+    let caches = Caches::of_environment()?;
+    let library = Library::new(caches.folders()[0]);
     let fetching = phases.begin("fetch models");
-    let models = cache.clone();
-    until_stopped(stopping, on_thread(move || pull(&models))).await?;
+    until_stopped(stopping, on_thread(move || pull(&caches))).await?;
     phases.end(fetching);
 
     let fetching = phases.begin("fetch recordings");
     let folder = folder.to_owned();
-    let materials = until_stopped(stopping, on_thread(move || recordings(&cache, &folder).map_err(missing))).await?;
+    let materials = until_stopped(stopping, on_thread(move || recordings(&library, &folder).map_err(missing))).await?;
     phases.end(fetching);
     Ok(materials)
 }
 
-/// As the services choose it.
-fn cache_folder() -> PathBuf {
-    let named = std::env::var_os("WARREN_MODELS__CACHE").filter(|named| !named.is_empty());
-    named.map_or_else(|| ModelsSettings::default().cache, PathBuf::from)
-}
-
-fn pull(cache: &Path) -> Result<(), CliError> {
-    let (catalogue, cache) = (Catalogue::builtin(), Cache::new(cache));
+fn pull(caches: &Caches) -> Result<(), CliError> {
+    let catalogue = Catalogue::builtin();
     for name in [ENGLISH, MULTILINGUAL, MEANING] {
         let model = catalogue.get(name).map_err(|error| CliError::Usage(error.to_string()))?;
-        models::pull(&cache, model, false)?;
+        models::pull(caches.of(model), model, false)?;
     }
     Ok(())
 }
 
-fn recordings(cache: &Path, folder: &Path) -> Result<Materials, RecordingsError> {
-    let library = Library::new(cache);
+fn recordings(library: &Library, folder: &Path) -> Result<Materials, RecordingsError> {
     let shown = Shown::new();
     library.fetch(&|progress| shown.show(&progress))?;
     shown.bar.finish_and_clear();
