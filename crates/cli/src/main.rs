@@ -12,6 +12,8 @@ mod commands;
 mod demo;
 mod error;
 mod output;
+#[cfg(test)]
+mod script;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
