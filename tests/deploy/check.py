@@ -413,6 +413,23 @@ def check_targets(model):
     ensure(all(image.endswith(f":{version}") for image in used), f"images are not of version {version}: {sorted(used)}")
 
 
+def check_instructions(documents):
+    """Every image that Kubernetes is to run is one that the README, or the overlay's own head, says how to build."""
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    readme = (ROOT / "README.md").read_text()
+    loop = re.search(r"^for target in ([\w -]+); do\n(.*?)^done$", readme, re.M | re.S)
+    ensure(loop, "README.md does not say how the images are built")
+    for step in ("docker build -f compose/Dockerfile --target $target -t", "kind load docker-image"):
+        ensure(f"{step} warren-$target:{version}" in loop[2], f"README.md: no `{step} warren-$target:{version}`")
+    built = {f"warren-{target}:{version}" for target in loop[1].split()}
+    for overlay, found in documents.items():
+        head = (DEPLOYMENTS[overlay] / "kustomization.yaml").read_text()
+        own = set(re.findall(r"^#.*-t (warren-[\w-]+:[\d.]+) \.$", head, re.M))
+        used = {container["image"] for _, _, spec, _ in pods(found) for container in spec["containers"]}
+        unknown = {image for image in used if image.startswith("warren-")} - built - own
+        ensure(not unknown, f"{overlay}: nothing says how {sorted(unknown)} are built")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--bin", type=Path, required=True, help="folder of the services' binaries")
@@ -448,6 +465,7 @@ def main():
             lambda overlay, found: check_probes_and_settings(overlay, found, binaries)
         ),
         "k8s: only the arrows are open": lambda: check_arrows(documents["single-node"]),
+        "k8s: images are built as the README says": lambda: check_instructions(documents),
         "k8s: one card, one lease": lambda: check_gpu(documents["gpu"], binaries),
     }
 

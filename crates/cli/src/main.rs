@@ -13,6 +13,8 @@ mod demo;
 mod error;
 mod output;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod script;
 mod up;
 
