@@ -151,6 +151,10 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
                 });
             }
             let interrupted = up.foreground.as_ref().is_some_and(|(stopping, _)| stopping.is_cancelled());
+            // Stopping can take a while; the reason is told before it.
+            if !interrupted && let Some(why) = error.to_string().lines().next() {
+                progress(&format!("stopping everything: {why}"));
+            }
             // What ended the supervisor is the better explanation.
             up.stop().await?;
             Err(if interrupted { UpError::Interrupted } else { error })
