@@ -242,7 +242,9 @@ fn work_can_be_watched(stack: &Stack) {
     assert!((number(&job, "progress_planned") - 11.0).abs() < 0.1, "{job}");
     assert_eq!(number(&job, "progress_done"), number(&job, "progress_planned"), "{job}");
 
-    let events = stack.warren(&["watch", "--json", id]).ok().json_lines();
+    let mut events = stack.warren(&["watch", "--json", id]).ok().json_lines();
+    let end = events.pop().expect("the job as it ended");
+    assert_eq!((text(&end, "id"), text(&end, "state")), (id, "succeeded"), "{end}");
     let sequences: Vec<_> = events.iter().map(|event| number(event, "sequence") as i64).collect();
     assert!(!events.is_empty() && sequences.windows(2).all(|pair| pair[0] < pair[1]), "{sequences:?}");
     let names: Vec<_> = events.iter().map(|event| text(event, "event")).collect();
@@ -317,7 +319,7 @@ fn exit_codes_tell_what_went_wrong(stack: &Stack) {
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{wrong:?}: diagnostics go to stderr");
     }
     let output = stack.warren_within(Duration::from_secs(60), &["embed", "--json", "-"], "").expect_code(2);
-    assert!(output.stderr.contains('-'), "{}", output.stderr);
+    assert!(output.stderr.contains("standard input"), "{}", output.stderr);
     let output = stack.warren(&["watch", "job_00000000-0000-7000-8000-000000000000"]).expect_code(1);
     assert!(!output.stderr.is_empty());
     let output =

@@ -25,6 +25,9 @@ pub(crate) enum CliError {
     /// Some of the work failed; what and why was printed already.
     #[error("some of it failed")]
     Failed,
+    /// Nobody reads the results any more.
+    #[error("nobody reads the results any more")]
+    Closed,
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -42,13 +45,15 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// 0 all succeeded, 1 some job failed, 2 wrong usage or missing prerequisite, 3 out of reach, 130 interrupted.
+    /// 0 all succeeded, 1 some job failed, 2 wrong usage or missing prerequisite, 3 out of reach, 130 interrupted, 141
+    /// as if ended by SIGPIPE.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::OutOfReach(_) => 3,
             Self::Refused { .. } | Self::Failed | Self::File { .. } => 1,
             Self::Interrupted => 130,
+            Self::Closed => 141,
             Self::Up(error) => error.exit_code(),
         }
     }
@@ -59,9 +64,18 @@ impl CliError {
             Self::Refused { code, .. } => code.clone(),
             Self::OutOfReach(_) => "OutOfReach".to_owned(),
             Self::Usage(_) | Self::File { .. } => "InputInvalid".to_owned(),
-            Self::Failed | Self::Interrupted | Self::Up(_) => "Internal".to_owned(),
+            Self::Interrupted | Self::Up(UpError::Interrupted) => "Interrupted".to_owned(),
+            // There is no server to talk to.
+            Self::Up(UpError::NoStack(_)) => "OutOfReach".to_owned(),
+            Self::Up(UpError::Prerequisite(_) | UpError::Usage(_)) => "InputInvalid".to_owned(),
+            Self::Failed | Self::Closed | Self::Up(_) => "Internal".to_owned(),
         };
         (code, self.to_string())
+    }
+
+    /// A file named on the command line that cannot be read.
+    pub(crate) fn unreadable(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Usage(format!("{what}: {source}"))
     }
 
     /// A file of this machine that could not be used.

@@ -1,7 +1,7 @@
 //! `warren`: client, operator's tool and local supervisor.
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all succeeded, 1 some of it failed,
-//! 2 wrong usage or something missing, 3 the server is out of reach, 130 interrupted.
+//! 2 wrong usage or something missing, 3 the server is out of reach, 130 interrupted, 141 nobody reads the results.
 
 #![allow(rustdoc::bare_urls, reason = "the comments of arguments are help texts, where a URL is a URL")]
 
@@ -10,7 +10,9 @@ mod check;
 mod client;
 mod commands;
 mod demo;
+mod ending;
 mod error;
+mod input;
 mod output;
 #[cfg(test)]
 mod readme;
@@ -99,38 +101,35 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = parse();
+    let (target, json) = (arguments.target.clone(), arguments.json);
     // The parts of the stack have their own way of ending; everything else ends at Ctrl-C.
     let ends_itself = matches!(
         arguments.command,
         Command::Up(_) | Command::Demo(_) | Command::Test(_) | Command::Supervise | Command::S3 { .. }
     );
-    let outcome = tokio::select! {
-        outcome = run(arguments) => outcome,
-        Ok(()) = tokio::signal::ctrl_c(), if !ends_itself => Err(CliError::Interrupted),
+    let ready = if ends_itself { Ok(()) } else { ending::at_ctrl_c(target.clone(), json) };
+    let outcome = match ready {
+        Ok(()) => run(arguments).await,
+        Err(error) => Err(error),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(CliError::Failed) => ExitCode::from(1),
-        Err(error) => {
-            let (code, message) = error.code_and_message();
-            match error {
-                CliError::Refused { .. } => eprintln!("warren: {message} ({code})"),
-                _ => eprintln!("warren: {message}"),
-            }
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => ending::report(&error, &target, json).into(),
     }
 }
 
-/// Runs what blocks beside the wait for Ctrl-C; an interrupted process does not wait for it.
-async fn on_a_thread(work: impl FnOnce() -> Result<(), CliError> + Send + 'static) -> Result<(), CliError> {
-    let (done, outcome) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        // Nobody listens any more after an interrupt.
-        let _ = done.send(work());
-    });
-    outcome.await.unwrap_or(Err(CliError::Failed))
+/// The command line. Help, and what is wrong with it, end the process.
+fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let json = error.use_stderr() && std::env::args_os().any(|argument| argument == "--json");
+        if !json {
+            error.exit();
+        }
+        let text = error.render().to_string();
+        let why = text.strip_prefix("error: ").unwrap_or(&text).trim().to_owned();
+        std::process::exit(ending::report(&CliError::Usage(why), &Target::default(), json).into())
+    })
 }
 
 async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliError> {
@@ -151,11 +150,12 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
         Command::Dlq(arguments) => dead_letters::run(&target.server()?, &arguments, json).await,
         Command::Queues => operations::queues(&target.server()?, json).await,
         Command::Workers => operations::workers(&target.server()?, json).await,
-        Command::Models(arguments) => on_a_thread(move || models::run(&target.folder(), &arguments, json)).await,
+        Command::Models(arguments) => models::run(&target.folder(), &arguments, json),
         Command::Doctor => doctor::run(&target.folder(), json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut script);
+            output::text(String::from_utf8_lossy(&script))
         }
         Command::Migrate { url } => stack::migrate(&url, json).await,
         Command::Supervise => Ok(up::supervise(&target.folder(), CancellationToken::new()).await?),

@@ -1,13 +1,43 @@
 //! How things look: tables for people, one JSON value a line for programs.
 
+use std::{fmt::Display, io::ErrorKind};
+
 use comfy_table::{ContentArrangement, Table, presets};
 use pbjson_types::Timestamp;
 use serde_json::Value;
 use warren_messages::wire::JobState;
 
+use crate::error::CliError;
+
+/// Prints a result on its own line.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn line(result: impl Display) -> Result<(), CliError> {
+    text(format_args!("{result}\n"))
+}
+
+/// Prints a result as it is.
+///
+/// # Errors
+/// [`CliError::Closed`] when nobody reads any more, as after `| head -1`; [`CliError::File`] e.g. on a full disk.
+pub(crate) fn text(result: impl Display) -> Result<(), CliError> {
+    write(&mut std::io::stdout().lock(), result)
+}
+
+fn write(stdout: &mut impl std::io::Write, result: impl Display) -> Result<(), CliError> {
+    write!(stdout, "{result}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => CliError::Closed,
+        _ => CliError::file("standard output")(error),
+    })
+}
+
 /// Prints one JSON value on its own line.
-pub(crate) fn json_line(value: &Value) {
-    println!("{value}");
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn json_line(value: &Value) -> Result<(), CliError> {
+    line(value)
 }
 
 /// A borderless table that fits the terminal.
@@ -50,6 +80,16 @@ mod tests {
     use warren_messages::from_millis;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is() {
+        let (reader, mut pipe) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert!(matches!(write(&mut pipe, "result"), Err(CliError::Closed)));
+        let mut full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let error = write(&mut full, "result").expect_err("no room");
+        assert!(error.exit_code() == 1 && error.to_string().starts_with("standard output: "), "{error}");
+    }
 
     #[test]
     fn times_are_utc() {

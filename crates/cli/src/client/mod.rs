@@ -1,11 +1,17 @@
 //! The connection to a server, which may be away for a while.
 
+mod followed;
+mod source;
+mod submit;
 mod upload;
 mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+pub(crate) use followed::Followed;
+pub(crate) use source::Source;
+pub(crate) use submit::submit;
 use tokio::time::Instant;
 use tonic::{
     Code, Request, Status,
@@ -25,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const MAX_ANSWER: usize = 64 << 20;
 
 /// Which server to talk to.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Target {
     /// Folder of the local stack. Default: the one that `warren up` uses.
     #[arg(long, global = true, value_name = "DIR")]
@@ -36,6 +42,9 @@ pub(crate) struct Target {
     /// API key for it.
     #[arg(long, global = true, value_name = "KEY", env = "WARREN_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+    /// The jobs that this command waits for.
+    #[arg(skip)]
+    pub followed: Followed,
 }
 
 /// Adds the API key to every call.
@@ -59,6 +68,7 @@ pub(crate) type Transport = InterceptedService<Channel, Key>;
 pub(crate) struct Server {
     transport: Transport,
     address: String,
+    target: Target,
 }
 
 impl Target {
@@ -87,8 +97,35 @@ impl Target {
             .map(|key| format!("Bearer {key}").parse())
             .transpose()
             .map_err(|_| CliError::Usage("--api-key: has characters that a key cannot have".to_owned()))?;
-        Ok(Server { transport: InterceptedService::new(endpoint.connect_lazy(), Key(key)), address })
+        let transport = InterceptedService::new(endpoint.connect_lazy(), Key(key));
+        Ok(Server { transport, address, target: self.clone() })
     }
+
+    /// `warren REST` for the same server, to be pasted into a shell. The API key is left out: it is a secret.
+    pub(crate) fn command(&self, rest: &str) -> String {
+        match (&self.data, &self.server) {
+            (Some(data), _) => format!("warren --data {} {rest}", quoted(&data.to_string_lossy())),
+            (None, Some(server)) => format!("warren --server {} {rest}", quoted(server)),
+            (None, None) => format!("warren {rest}"),
+        }
+    }
+
+    /// What to do about a server that does not answer.
+    fn advice(&self) -> String {
+        match (&self.data, &self.server) {
+            (None, Some(_)) => "is it running, and is this its address?".to_owned(),
+            _ => format!("is it running? See: {}", self.command("ps")),
+        }
+    }
+}
+
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 impl Server {
@@ -102,7 +139,7 @@ impl Server {
     /// # Errors
     /// What the server refused, or [`CliError::OutOfReach`].
     pub(crate) async fn call<T>(&self, call: impl AsyncFn(Transport) -> Result<T, Status>) -> Result<T, CliError> {
-        let mut trouble = Trouble::new(&self.address);
+        let mut trouble = self.trouble();
         loop {
             match call(self.transport()).await {
                 Ok(answer) => return Ok(answer),
@@ -113,7 +150,18 @@ impl Server {
 
     /// Patience with this server, for streams.
     pub(crate) fn trouble(&self) -> Trouble {
-        Trouble::new(&self.address)
+        let (address, advice) = (self.address.clone(), self.target.advice());
+        Trouble { address, advice, reconnect: Reconnect::new(), since: None }
+    }
+
+    /// The jobs that this command waits for.
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.target.followed
+    }
+
+    /// See [`Target::command`].
+    pub(crate) fn command(&self, rest: &str) -> String {
+        self.target.command(rest)
     }
 }
 
@@ -121,15 +169,12 @@ impl Server {
 #[derive(Debug)]
 pub(crate) struct Trouble {
     address: String,
+    advice: String,
     reconnect: Reconnect,
     since: Option<Instant>,
 }
 
 impl Trouble {
-    fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), reconnect: Reconnect::new(), since: None }
-    }
-
     /// It worked: the minute starts over.
     pub(crate) fn over(&mut self) {
         self.reconnect.reset();
@@ -149,9 +194,10 @@ impl Trouble {
         if since.elapsed() >= PATIENCE {
             let message = status.message();
             return Err(CliError::OutOfReach(format!(
-                "no answer from {} for {} s: {message}; is it running? (warren ps)",
+                "no answer from {} for {} s: {message}; {}",
                 self.address,
-                PATIENCE.as_secs()
+                PATIENCE.as_secs(),
+                self.advice
             )));
         }
         if first {
@@ -167,4 +213,22 @@ fn is_away(status: &Status) -> bool {
     let broken = std::error::Error::source(status).is_some() || status.message().contains("h2 protocol error");
     matches!(status.code(), Code::Unavailable)
         || (broken && matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_same_server_and_can_be_pasted() {
+        let server = Some("http://there:7070".to_owned());
+        let plain = Target::default();
+        let remote = Target { server: server.clone(), api_key: Some("secret".to_owned()), ..Target::default() };
+        let local = Target { data: Some("/srv/my stack's".into()), server, ..Target::default() };
+        assert_eq!(plain.command("dlq list"), "warren dlq list");
+        assert_eq!(remote.command("watch job_1"), "warren --server http://there:7070 watch job_1");
+        assert_eq!(local.command("ps"), r"warren --data '/srv/my stack'\''s' ps", "--data goes before --server");
+        assert!(local.advice().contains(&local.command("ps")));
+        assert!(!remote.advice().contains("warren"), "`warren ps` tells of stacks on this machine");
+    }
 }

@@ -8,21 +8,24 @@ use warren_messages::wire::{
     MediaObject, UploadHeader, UploadRequest, media_client::MediaClient, upload_request::Part,
 };
 
-use crate::{client::Server, error::CliError};
+use crate::{
+    client::{Server, Source},
+    error::CliError,
+};
 
 /// Bytes in one message.
 const CHUNK: usize = 256 << 10;
 
-/// Uploads a file. A broken connection starts over: nothing of a broken upload is kept.
+/// Uploads a recording. A broken connection starts over: nothing of a broken upload is kept.
 ///
 /// # Errors
 /// When the file cannot be read, the server refuses it, or stays away.
 pub(crate) async fn upload(
     server: &Server,
-    path: &Path,
+    source: &Source,
     sent: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> Result<MediaObject, CliError> {
-    let name = path.file_name().map_or_else(|| "recording".to_owned(), |name| name.to_string_lossy().into_owned());
+    let Source { name, path, .. } = source;
     let mut trouble = server.trouble();
     loop {
         let file = open(path).await?;

@@ -7,11 +7,11 @@ use crate::{client::Server, error::CliError};
 /// Follows a job. `seen` gets every update; after a lost connection none comes twice.
 ///
 /// # Errors
-/// What the server refused, or that it stayed away for a minute.
+/// What the server refused, that it stayed away for a minute, or what `seen` says.
 pub(crate) async fn watch(
     server: &Server,
     id: &str,
-    seen: &mut (dyn FnMut(&JobUpdate) + Send),
+    seen: &mut (dyn FnMut(&JobUpdate) -> Result<(), CliError> + Send),
 ) -> Result<Job, CliError> {
     let mut trouble = server.trouble();
     let mut after_sequence = 0;
@@ -28,7 +28,10 @@ pub(crate) async fn watch(
             match updates.message().await {
                 Ok(Some(update)) => {
                     trouble.over();
-                    seen(&update);
+                    if let Some(job) = &update.job {
+                        server.followed().note(job);
+                    }
+                    seen(&update)?;
                     after_sequence = update.events.last().map_or(after_sequence, |event| event.sequence);
                     if let Some(job) = update.job.filter(|job| has_ended(job.state())) {
                         return Ok(job);

@@ -20,9 +20,9 @@ pub(crate) struct Jobs {
     /// Only those in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
-    /// Only of this kind: transcribe or embed.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    kind: String,
+    /// Only of this kind.
+    #[arg(long, value_parser = ["transcribe", "embed"])]
+    kind: Option<String>,
     /// Most jobs.
     #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
@@ -70,7 +70,7 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
     };
     let request = ListJobsRequest {
         state: state.into(),
-        kind: arguments.kind.clone(),
+        kind: arguments.kind.clone().unwrap_or_default(),
         page_size: arguments.limit,
         page_token: String::new(),
     };
@@ -78,8 +78,7 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
         .call(async |transport| JobsClient::new(transport).list(request.clone()).await.map(tonic::Response::into_inner))
         .await?;
     if json {
-        found.jobs.iter().for_each(|job| output::json_line(&as_json(job)));
-        return Ok(());
+        return found.jobs.iter().try_for_each(|job| output::json_line(&as_json(job)));
     }
     let mut table = output::table(&["job", "kind", "state", "done", "name", "created", "error"]);
     for job in &found.jobs {
@@ -93,7 +92,7 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
             job.error_code.clone(),
         ]);
     }
-    println!("{table}");
+    output::line(table)?;
     if !found.next_page_token.is_empty() {
         eprintln!("there are more; raise --limit");
     }
@@ -103,8 +102,9 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
 fn as_json(job: &Job) -> serde_json::Value {
     json!({
         "id": job.id, "kind": job.kind, "state": output::state(job.state()), "progress_done": job.progress_done,
-        "progress_planned": job.progress_planned, "error_code": job.error_code, "name": job.name,
-        "created_at": job.created_at, "expected_end": job.expected_end,
+        "progress_planned": job.progress_planned, "error_code": job.error_code, "error_message": job.error_message,
+        "name": job.name, "created_at": job.created_at, "finished_at": job.finished_at,
+        "expected_end": job.expected_end,
     })
 }
 
@@ -116,7 +116,7 @@ fn done(job: &Job) -> String {
     }
 }
 
-/// Watches.
+/// Watches. For programs the last line is the job as it ended, as `warren jobs --json` shows it.
 ///
 /// # Errors
 /// [`CliError::Failed`] when the job does not succeed.
@@ -129,22 +129,25 @@ pub(crate) async fn follow(server: &Server, arguments: &Watch, json: bool) -> Re
                 output::json_line(&json!({
                     "sequence": event.sequence, "event": event.event, "message": event.message, "at": event.at,
                     "fields": event.fields,
-                }));
+                }))?;
             } else {
-                bar.suspend(|| println!("{}", line(event)));
+                bar.suspend(|| output::line(line(event)))?;
             }
         }
         if let Some(job) = &update.job {
             show_progress(&bar, job);
         }
+        Ok(())
     })
     .await?;
     bar.finish_and_clear();
-    if job.state() == JobState::Succeeded {
-        return Ok(());
+    let succeeded = job.state() == JobState::Succeeded;
+    if json {
+        output::json_line(&as_json(&job))?;
+    } else if !succeeded {
+        eprintln!("{}: {} ({})", output::state(job.state()), job.error_message, job.error_code);
     }
-    eprintln!("{}: {} ({})", output::state(job.state()), job.error_message, job.error_code);
-    Err(CliError::Failed)
+    if succeeded { Ok(()) } else { Err(CliError::Failed) }
 }
 
 fn line(event: &JobEvent) -> String {
@@ -172,11 +175,10 @@ pub(crate) async fn cancel(server: &Server, arguments: &Cancel, json: bool) -> R
         output::json_line(&json!({
             "job": arguments.job, "state": state, "tasks_cancelled": answer.tasks_cancelled,
             "effective": answer.effective,
-        }));
+        }))
     } else if answer.effective {
-        println!("{}: {state}, {} tasks stopped", arguments.job, answer.tasks_cancelled);
+        output::line(format_args!("{}: {state}, {} tasks stopped", arguments.job, answer.tasks_cancelled))
     } else {
-        println!("{}: recorded; it takes effect as soon as a coordinator leads", arguments.job);
+        output::line(format_args!("{}: recorded; it takes effect as soon as a coordinator leads", arguments.job))
     }
-    Ok(())
 }

@@ -23,7 +23,7 @@ pub(crate) async fn queues(server: &Server, json: bool) -> Result<(), CliError> 
                 "kind": queue.kind, "queue": queue.queue, "unreleased": queue.unreleased, "released": queue.released,
                 "running": queue.running, "retry_later": queue.retry_later, "dead": queue.dead,
                 "oldest_wait_seconds": queue.oldest_wait_seconds, "slots": queue.slots,
-            }));
+            }))?;
             continue;
         }
         table.add_row([
@@ -38,9 +38,9 @@ pub(crate) async fn queues(server: &Server, json: bool) -> Result<(), CliError> 
         ]);
     }
     if !json {
-        println!("{table}");
+        output::line(table)?;
         if found.dead_letters > 0 {
-            println!("{} dead letters: warren dlq list", found.dead_letters);
+            output::line(format_args!("{} dead letters: {}", found.dead_letters, server.command("dlq list")))?;
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ pub(crate) async fn workers(server: &Server, json: bool) -> Result<(), CliError>
                 "id": worker.id, "boot": worker.boot, "service": worker.service, "version": worker.version,
                 "kinds": worker.kinds, "slots": worker.slots, "state": worker.state,
                 "heartbeat_at": worker.heartbeat_at, "running": running,
-            }));
+            }))?;
         }
         return Ok(());
     }
@@ -89,18 +89,17 @@ pub(crate) async fn workers(server: &Server, json: bool) -> Result<(), CliError>
             doing.join("\n"),
         ]);
     }
-    println!("{table}");
+    output::line(table)?;
     for lease in &found.leases {
         let since = output::time(lease.granted_at.as_ref());
-        println!(
+        output::line(format_args!(
             "{} is leased to {} for {} since {since} ({}, fence {})",
             lease.device, lease.worker, lease.model, lease.state, lease.fence
-        );
+        ))?;
     }
     if found.leader.is_empty() {
-        println!("no coordinator leads");
+        output::line("no coordinator leads")
     } else {
-        println!("{} leads (term {})", found.leader, found.term);
+        output::line(format_args!("{} leads (term {})", found.leader, found.term))
     }
-    Ok(())
 }

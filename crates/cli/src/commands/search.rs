@@ -28,14 +28,15 @@ pub(crate) async fn run(server: &Server, arguments: &Search, json: bool) -> Resu
             output::json_line(&json!({
                 "job": hit.job, "name": hit.name, "start": hit.start, "end": hit.end, "text": hit.text,
                 "score": hit.score, "similarity": hit.similarity,
-            }));
+            }))?;
         } else {
             let at = if hit.end > 0.0 { format!(" {}", output::clock(hit.start)) } else { String::new() };
-            println!("{:.2}  {}{at}\n      {}", hit.similarity, hit.name, hit.text);
+            output::line(format_args!("{:.2}  {}{at}\n      {}", hit.similarity, hit.name, hit.text))?;
         }
     }
     if found.hits.is_empty() && !json {
-        eprintln!("nothing found among {} passages; index more with: warren transcribe --index FILE", found.indexed);
+        let more = server.command("transcribe --index FILE");
+        eprintln!("nothing found among {} passages; index more with: {more}", found.indexed);
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `warren transcribe`: recordings in, text out.
 
+mod targets;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,14 +11,16 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use targets::targets;
 use warren_messages::wire::{
-    GetTranscriptRequest, Job, JobState, SubmitJobRequest, TranscribeSpec, Transcript, TranscriptFormat,
-    jobs_client::JobsClient, submit_job_request::Spec, transcripts_client::TranscriptsClient,
+    GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat, submit_job_request::Spec,
+    transcripts_client::TranscriptsClient,
 };
 
 use crate::{
-    client::{MAX_ANSWER, Server, upload, watch},
+    client::{MAX_ANSWER, Server, Source, submit, upload, watch},
     error::CliError,
+    input::is_standard_input,
     output,
 };
 
@@ -26,7 +30,7 @@ const AT_ONCE: usize = 8;
 /// Transcribe recordings.
 #[derive(Args, Debug)]
 pub(crate) struct Transcribe {
-    /// Audio or video files.
+    /// Audio or video files, or - for standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Speech model, e.g. tiny.en or base. Default: the server's.
@@ -90,39 +94,71 @@ pub(crate) struct Outcome {
     pub transcript: Transcript,
 }
 
+/// A recording as it was named, and what is to become of it.
+struct Input<'a> {
+    named: &'a Path,
+    source: Source,
+    /// Where its text goes; `None`: standard output.
+    target: Option<PathBuf>,
+}
+
+/// What became of it.
+struct Done {
+    outcome: Result<Outcome, CliError>,
+    /// The file that was written, if one was to be.
+    written: Result<Option<PathBuf>, CliError>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// [`CliError::Failed`] when a file failed; the others are still done.
 pub(crate) async fn run(server: &Server, arguments: &Transcribe, json: bool) -> Result<(), CliError> {
-    if let Some(folder) = &arguments.output {
-        std::fs::create_dir_all(folder).map_err(CliError::file(folder.display().to_string()))?;
-    }
+    let inputs = inputs(arguments)?;
     let bars = MultiProgress::new();
-    let mut outcomes = futures::stream::iter(&arguments.files)
-        .map(|file| {
-            let bar = bars.add(bar(file));
-            async move { (file, one(server, file, arguments, bar).await) }
+    let mut all = futures::stream::iter(&inputs)
+        .map(|input| {
+            let bar = bars.add(bar(&input.source.name));
+            async move { (input, one(server, input, arguments, bar).await) }
         })
         .buffered(AT_ONCE);
     let mut failed = false;
-    while let Some((file, outcome)) = outcomes.next().await {
-        match &outcome {
-            Err(error @ (CliError::OutOfReach(_) | CliError::Up(_))) if !json => {
-                return Err(CliError::OutOfReach(error.to_string()));
-            }
-            Err(_) => failed = true,
-            Ok(outcome) => failed |= outcome.job.state() != JobState::Succeeded,
+    while let Some((input, done)) = all.next().await {
+        let away = matches!(done.outcome, Err(CliError::OutOfReach(_)));
+        if json || !away {
+            bars.suspend(|| show(input, &done, json))?;
         }
-        bars.suspend(|| show(file, &outcome, arguments, json))?;
-        if let Err(CliError::OutOfReach(why)) = outcome {
-            return Err(CliError::OutOfReach(why));
+        if let Err(error @ CliError::OutOfReach(_)) = done.outcome {
+            return Err(error);
         }
+        failed |= !done.is_sound();
     }
     if failed { Err(CliError::Failed) } else { Ok(()) }
 }
 
-async fn one(server: &Server, file: &Path, arguments: &Transcribe, bar: ProgressBar) -> Result<Outcome, CliError> {
+/// Checks the names before anything is sent.
+fn inputs(arguments: &Transcribe) -> Result<Vec<Input<'_>>, CliError> {
+    if arguments.files.iter().filter(|file| is_standard_input(file)).count() > 1 {
+        return Err(CliError::Usage("-: standard input can be read only once".to_owned()));
+    }
+    let mut targets = match &arguments.output {
+        None => Vec::new(),
+        Some(folder) => {
+            let targets = targets(folder, &arguments.files, arguments.format.extension())?;
+            std::fs::create_dir_all(folder)
+                .map_err(CliError::unreadable(format!("--output {}: no folder can be there", folder.display())))?;
+            targets
+        }
+    }
+    .into_iter();
+    let input = |named| {
+        let source = if is_standard_input(named) { Source::standard_input()? } else { Source::file(named) };
+        Ok(Input { named, source, target: targets.next() })
+    };
+    arguments.files.iter().map(PathBuf::as_path).map(input).collect()
+}
+
+async fn one(server: &Server, input: &Input<'_>, arguments: &Transcribe, bar: ProgressBar) -> Done {
     let spec = TranscribeSpec {
         model: arguments.model.clone(),
         language: arguments.language.clone(),
@@ -130,9 +166,39 @@ async fn one(server: &Server, file: &Path, arguments: &Transcribe, bar: Progress
         index: arguments.index,
         ..TranscribeSpec::default()
     };
-    let outcome = transcribe(server, file, spec, arguments.format, &bar).await;
+    let outcome = transcribe(server, &input.source, spec, arguments.format, &bar).await;
     bar.finish_and_clear();
-    outcome
+    // At once, also when an earlier recording takes longer: what is done is safe.
+    let written = match (&outcome, &input.target) {
+        (Ok(outcome), Some(target)) if outcome.has_text() => {
+            let written = std::fs::write(target, outcome.text());
+            written.map(|()| Some(target.clone())).map_err(CliError::file(target.display().to_string()))
+        }
+        _ => Ok(None),
+    };
+    Done { outcome, written }
+}
+
+impl Outcome {
+    fn succeeded(&self) -> bool {
+        self.job.state() == JobState::Succeeded
+    }
+
+    /// Also a job that failed may have some.
+    fn has_text(&self) -> bool {
+        self.succeeded() || !self.transcript.rendered.is_empty()
+    }
+
+    /// In the form that was asked for, ending with a line's end.
+    fn text(&self) -> String {
+        format!("{}\n", self.transcript.rendered.strip_suffix('\n').unwrap_or(&self.transcript.rendered))
+    }
+}
+
+impl Done {
+    fn is_sound(&self) -> bool {
+        self.written.is_ok() && self.outcome.as_ref().is_ok_and(Outcome::succeeded)
+    }
 }
 
 /// Uploads a recording, has it transcribed and fetches the text.
@@ -141,29 +207,20 @@ async fn one(server: &Server, file: &Path, arguments: &Transcribe, bar: Progress
 /// When the server refuses it or stays away. A job that failed is an outcome.
 pub(crate) async fn transcribe(
     server: &Server,
-    file: &Path,
+    source: &Source,
     mut spec: TranscribeSpec,
     format: Format,
     bar: &ProgressBar,
 ) -> Result<Outcome, CliError> {
     bar.set_message("uploading");
-    let media = upload(server, file, Arc::new(|_| {})).await?;
+    let media = upload(server, source, Arc::new(|_| {})).await?;
     spec.media.clone_from(&media.id);
-    // The same request after a lost connection finds the job that the first one made.
-    let request = SubmitJobRequest {
-        spec: Some(Spec::Transcribe(spec)),
-        request_id: format!("transcribe-{}", media.id),
-        ..SubmitJobRequest::default()
-    };
-    let submitted = server
-        .call(async |transport| {
-            JobsClient::new(transport).submit(request.clone()).await.map(tonic::Response::into_inner)
-        })
-        .await?;
+    let submitted = submit(server, Spec::Transcribe(spec), format!("transcribe-{}", media.id)).await?;
     let job = watch(server, &submitted.id, &mut |update| {
         if let Some(job) = &update.job {
             show_progress(bar, job);
         }
+        Ok(())
     })
     .await?;
     let request = GetTranscriptRequest { job: job.id.clone(), format: format.wire().into() };
@@ -176,11 +233,10 @@ pub(crate) async fn transcribe(
     Ok(Outcome { job, transcript })
 }
 
-fn bar(file: &Path) -> ProgressBar {
-    let name = file.file_name().map_or_else(|| file.display().to_string(), |name| name.to_string_lossy().into_owned());
+fn bar(name: &str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{prefix:24!} {bar:24} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(1_000).with_style(style.progress_chars("━╸ ")).with_prefix(name)
+    ProgressBar::new(1_000).with_style(style.progress_chars("━╸ ")).with_prefix(name.to_owned())
 }
 
 /// Audio seconds done, speed and expected end.
@@ -202,20 +258,23 @@ pub(crate) fn show_progress(bar: &ProgressBar, job: &Job) {
     bar.set_message(message);
 }
 
-fn show(file: &Path, outcome: &Result<Outcome, CliError>, arguments: &Transcribe, json: bool) -> Result<(), CliError> {
+fn show(input: &Input<'_>, done: &Done, json: bool) -> Result<(), CliError> {
     if json {
-        output::json_line(&as_json(file, outcome));
-        return Ok(());
+        return output::json_line(&as_json(input.named, done));
     }
-    match outcome {
-        Err(error) => eprintln!("{}: {}", file.display(), plain(error)),
-        Ok(Outcome { job, transcript }) => {
-            if job.state() != JobState::Succeeded {
-                let state = output::state(job.state());
-                eprintln!("{}: {state}: {} ({})", file.display(), job.error_message, job.error_code);
+    let file = input.named.display();
+    match &done.outcome {
+        Err(error) => eprintln!("{file}: {}", plain(error)),
+        Ok(outcome) => {
+            let job = &outcome.job;
+            if !outcome.succeeded() {
+                eprintln!("{file}: {}: {} ({})", output::state(job.state()), job.error_message, job.error_code);
             }
-            if !transcript.rendered.is_empty() || job.state() == JobState::Succeeded {
-                write(file, transcript, arguments)?;
+            match &done.written {
+                Err(error) => eprintln!("{file}: {error}"),
+                Ok(Some(path)) => eprintln!("{}", path.display()),
+                Ok(None) if outcome.has_text() => output::text(outcome.text())?,
+                Ok(None) => {}
             }
         }
     }
@@ -230,48 +289,39 @@ fn plain(error: &CliError) -> String {
     }
 }
 
-fn write(file: &Path, transcript: &Transcript, arguments: &Transcribe) -> Result<(), CliError> {
-    let mut text = transcript.rendered.clone();
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    let Some(folder) = &arguments.output else {
-        print!("{text}");
-        return Ok(());
+fn as_json(file: &Path, done: &Done) -> Value {
+    let told = |error: &CliError| {
+        let (code, message) = error.code_and_message();
+        json!({ "code": code, "message": message })
     };
-    let stem = file.file_stem().map_or_else(|| "recording".into(), std::ffi::OsStr::to_os_string);
-    let path = folder.join(stem).with_extension(arguments.format.extension());
-    std::fs::write(&path, text).map_err(CliError::file(path.display().to_string()))?;
-    eprintln!("{}", path.display());
-    Ok(())
-}
-
-fn as_json(file: &Path, outcome: &Result<Outcome, CliError>) -> Value {
-    match outcome {
+    let mut value = json!({ "file": file.display().to_string() });
+    match &done.outcome {
         Err(error) => {
-            let (code, message) = error.code_and_message();
-            json!({ "file": file.display().to_string(), "state": "failed", "error": { "code": code, "message": message } })
+            value["state"] = "failed".into();
+            value["error"] = told(error);
         }
-        Ok(Outcome { job, transcript }) if job.state() == JobState::Succeeded => json!({
-            "file": file.display().to_string(),
-            "job": job.id,
-            "state": output::state(job.state()),
-            "text": transcript.text,
-            "language": transcript.language,
-            "duration": transcript.duration_seconds,
-            "segments": segments(transcript),
-        }),
-        Ok(Outcome { job, transcript }) => json!({
-            "file": file.display().to_string(),
-            "job": job.id,
-            "state": output::state(job.state()),
-            "error": { "code": job.error_code, "message": job.error_message },
-            "segments": segments(transcript),
-        }),
+        Ok(Outcome { job, transcript }) => {
+            value["job"] = job.id.clone().into();
+            value["state"] = output::state(job.state()).into();
+            value["segments"] = segments(transcript);
+            if job.state() == JobState::Succeeded {
+                value["text"] = transcript.text.clone().into();
+                value["language"] = transcript.language.clone().into();
+                value["duration"] = transcript.duration_seconds.into();
+            } else {
+                value["error"] = json!({ "code": job.error_code, "message": job.error_message });
+            }
+        }
     }
+    match &done.written {
+        Ok(None) => {}
+        Ok(Some(path)) => value["output"] = path.display().to_string().into(),
+        Err(error) => value["error"] = told(error),
+    }
+    value
 }
 
-fn segments(transcript: &Transcript) -> Vec<Value> {
+fn segments(transcript: &Transcript) -> Value {
     let segment = |s: &warren_messages::wire::Segment| json!({ "start": s.start, "end": s.end, "text": s.text });
     transcript.segments.iter().map(segment).collect()
 }

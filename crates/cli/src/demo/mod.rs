@@ -62,7 +62,7 @@ async fn phased(place: &folder::Place, stopping: &CancellationToken, phases: &mu
     let stack = up::up(options, &mut |line| eprintln!("{line}")).await?;
     phases.end(started);
 
-    let target = Target { data: Some(place.data.clone()), server: None, api_key: None };
+    let target = Target { data: Some(place.data.clone()), ..Target::default() };
     let worked = match target.server() {
         Ok(server) => until_stopped(stopping, work(&server, &materials, phases)).await,
         Err(error) => Err(error),

@@ -14,7 +14,7 @@ use super::{
     phases::Phases,
 };
 use crate::{
-    client::Server,
+    client::{Server, Source},
     commands::transcribe::{Format, transcribe},
     error::CliError,
     output,
@@ -66,7 +66,8 @@ async fn hear<'a>(server: &Server, recording: &'a Recording, model: &'static str
     // The language is left out: to find it is part of the work.
     let spec = TranscribeSpec { model: model.to_owned(), index: true, ..TranscribeSpec::default() };
     let bar = bar(&recording.name);
-    let job = transcribe(server, &recording.path, spec, Format::Txt, &bar);
+    let source = Source::file(&recording.path);
+    let job = transcribe(server, &source, spec, Format::Txt, &bar);
     let outcome = followed(&recording.name, &bar, job).await;
     bar.finish_and_clear();
     let outcome = outcome?;
