@@ -151,7 +151,7 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
         Command::Queues => operations::queues(&target.server()?, json).await,
         Command::Workers => operations::workers(&target.server()?, json).await,
         Command::Models(arguments) => models::run(&target.folder(), &arguments, json),
-        Command::Doctor => doctor::run(&target.folder(), json),
+        Command::Doctor => doctor::run(&target, json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "warren", &mut script);

@@ -7,6 +7,7 @@ use warren_models::{Catalogue, Model, Status};
 
 use crate::{
     caches::{Caches, models_in_use},
+    client::Target,
     error::CliError,
     output,
     up::{self, External, UpError},
@@ -38,7 +39,8 @@ impl Finding {
 ///
 /// # Errors
 /// [`CliError::Failed`] when something has to be mended.
-pub(crate) fn run(data: &Path, json: bool) -> Result<(), CliError> {
+pub(crate) fn run(target: &Target, json: bool) -> Result<(), CliError> {
+    let data = &target.folder();
     let mut findings = Vec::new();
     if External::from_env().broker.is_none() {
         let server = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -62,13 +64,13 @@ pub(crate) fn run(data: &Path, json: bool) -> Result<(), CliError> {
     if let Err(error) = up::check_overrides(data) {
         findings.push(Finding::bad("settings", "cannot be read", error.to_string()));
     }
-    findings.extend(stack(data));
+    findings.extend(stack(target, data));
     let sound = findings.iter().all(|finding| finding.good);
     if json {
         for finding in &findings {
             output::json_line(&json!({
                 "what": finding.what, "good": finding.good, "found": finding.found, "fix": finding.fix,
-            }));
+            }))?;
         }
     } else {
         let mut table = output::table(&["", "what", "found", "what to do"]);
@@ -76,7 +78,7 @@ pub(crate) fn run(data: &Path, json: bool) -> Result<(), CliError> {
             let mark = if finding.good { "✓" } else { "✗" };
             table.add_row([mark, finding.what, &finding.found, if finding.good { "" } else { &finding.fix }]);
         }
-        println!("{table}");
+        output::line(table)?;
     }
     if sound { Ok(()) } else { Err(CliError::Failed) }
 }
@@ -206,9 +208,9 @@ mod tests {
     #[test]
     fn a_stack_that_cannot_be_read_is_not_taken_for_none() {
         let dir = stack_with_models("");
-        assert!(stack(dir.path())[0].good, "none");
+        assert!(stack(&Target::default(), dir.path())[0].good, "none");
         fs::write(dir.path().join("stack.json"), "{").unwrap();
-        let findings = stack(dir.path());
+        let findings = stack(&Target::default(), dir.path());
         assert!(!findings[0].good && findings[0].fix.contains("stack.json"), "{findings:?}");
     }
 }

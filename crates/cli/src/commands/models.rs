@@ -71,10 +71,7 @@ pub(crate) fn run(data: &Path, arguments: &Models, json: bool) -> Result<(), Cli
     }
     let catalogue = Catalogue::builtin();
     match &arguments.command {
-        Verb::List => {
-            list(&catalogue, &caches, json);
-            Ok(())
-        }
+        Verb::List => list(&catalogue, &caches, json),
         Verb::Pull { names, force, all, to } => {
             for model in wanted(&catalogue, names, *all)? {
                 let pulled = pull(caches.of(model), model, *force)?;
@@ -89,7 +86,7 @@ pub(crate) fn run(data: &Path, arguments: &Models, json: bool) -> Result<(), Cli
                     let copied_to = to.as_ref().map(|folder| folder.display().to_string());
                     output::json_line(&json!({
                         "name": model.name, "fetched": source.is_some(), "source": source, "copied_to": copied_to,
-                    }));
+                    }))?;
                 }
             }
             Ok(())
@@ -100,7 +97,7 @@ pub(crate) fn run(data: &Path, arguments: &Models, json: bool) -> Result<(), Cli
                 let removed = caches.of(model).remove(model).map_err(refused)?;
                 eprintln!("{}: {}", model.name, if removed { "removed" } else { "was not here" });
                 if json {
-                    output::json_line(&json!({ "name": model.name, "removed": removed }));
+                    output::json_line(&json!({ "name": model.name, "removed": removed }))?;
                 }
             }
             Ok(())
@@ -146,7 +143,7 @@ fn copy(cache: &Cache, model: &Model, folder: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-fn list(catalogue: &Catalogue, caches: &Caches, json: bool) {
+fn list(catalogue: &Catalogue, caches: &Caches, json: bool) -> Result<(), CliError> {
     let mut table = output::table(&["model", "here", "what", "licence", "disk", "memory"]);
     for model in catalogue.models() {
         let status = word(&caches.of(model).status(model));
@@ -154,7 +151,7 @@ fn list(catalogue: &Catalogue, caches: &Caches, json: bool) {
             output::json_line(&json!({
                 "name": model.name, "aliases": model.aliases, "status": status, "licence": model.licence,
                 "disk_bytes": model.disk_bytes, "memory_bytes": model.memory_bytes,
-            }));
+            }))?;
             continue;
         }
         table.add_row([
@@ -166,9 +163,7 @@ fn list(catalogue: &Catalogue, caches: &Caches, json: bool) {
             mib(model.memory_bytes),
         ]);
     }
-    if !json {
-        println!("{table}");
-    }
+    if json { Ok(()) } else { output::line(table) }
 }
 
 fn verify(catalogue: &Catalogue, caches: &Caches, names: &[String], json: bool) -> Result<(), CliError> {
@@ -184,19 +179,17 @@ fn verify(catalogue: &Catalogue, caches: &Caches, names: &[String], json: bool) 
         shown.clear();
         damaged |= status != Status::Ready;
         if json {
-            output::json_line(&json!({ "name": model.name, "status": word(&status) }));
+            output::json_line(&json!({ "name": model.name, "status": word(&status) }))?;
             continue;
         }
         match status {
-            Status::Ready => println!("{}: every byte is right", model.name),
-            Status::Missing => println!("{}: not here; warren models pull {0}", model.name),
-            Status::Corrupt { file, reason } => {
-                println!(
-                    "{0}: ModelCorrupt: {file}: {reason}; mend it with: warren models pull --force {0}",
-                    model.name
-                );
-            }
-        }
+            Status::Ready => output::line(format_args!("{}: every byte is right", model.name)),
+            Status::Missing => output::line(format_args!("{}: not here; warren models pull {0}", model.name)),
+            Status::Corrupt { file, reason } => output::line(format_args!(
+                "{0}: ModelCorrupt: {file}: {reason}; mend it with: warren models pull --force {0}",
+                model.name
+            )),
+        }?;
     }
     if damaged { Err(CliError::Failed) } else { Ok(()) }
 }

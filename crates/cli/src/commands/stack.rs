@@ -87,7 +87,7 @@ pub(crate) async fn start(data: PathBuf, arguments: &Up, json: bool) -> Result<(
     let stack = up::up(options, &mut |line| eprintln!("{line}")).await?;
     eprintln!("ready{}: {}", if stack.unchanged { ", unchanged" } else { "" }, stack.endpoints.grpc.url);
     if json {
-        output::json_line(&json!(stack.endpoints));
+        output::json_line(&json!(stack.endpoints))?;
     }
     Ok(stack.wait().await?)
 }
@@ -99,10 +99,9 @@ pub(crate) async fn start(data: PathBuf, arguments: &Up, json: bool) -> Result<(
 pub(crate) fn stop(data: &Path, json: bool) -> Result<(), CliError> {
     let stopped = up::down(data, &mut |line| eprintln!("{line}"))? == Stopped::Now;
     if json {
-        output::json_line(&json!({ "stopped": stopped }));
-    } else {
-        eprintln!("{}", if stopped { "stopped" } else { "it was not running" });
+        return output::json_line(&json!({ "stopped": stopped }));
     }
+    eprintln!("{}", if stopped { "stopped" } else { "it was not running" });
     Ok(())
 }
 
@@ -113,8 +112,7 @@ pub(crate) fn stop(data: &Path, json: bool) -> Result<(), CliError> {
 pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
     let services = up::ps(data)?;
     if json {
-        output::json_line(&json!(services));
-        return Ok(());
+        return output::json_line(&json!(services));
     }
     if services.is_empty() {
         eprintln!("it is not running; to start it: warren up --data {data:?}");
@@ -126,8 +124,7 @@ pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
         let (state, restarts) = (service.state.to_string(), service.restarts.to_string());
         table.add_row([service.service, pid, state, restarts, service.http.unwrap_or_default()]);
     }
-    println!("{table}");
-    Ok(())
+    output::line(table)
 }
 
 /// Addresses and logins.
@@ -137,16 +134,14 @@ pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
 pub(crate) fn endpoints(data: &Path, json: bool) -> Result<(), CliError> {
     let endpoints = json!(up::endpoints(data)?);
     if json {
-        output::json_line(&endpoints);
-        return Ok(());
+        return output::json_line(&endpoints);
     }
     let mut table = output::table(&["part", "address", "user", "password"]);
     for (part, endpoint) in endpoints.as_object().into_iter().flatten() {
         let text = |field: &str| endpoint[field].as_str().unwrap_or_default().to_owned();
         table.add_row([part.clone(), text("url"), text("user"), text("password")]);
     }
-    println!("{table}");
-    Ok(())
+    output::line(table)
 }
 
 /// Logs.
@@ -156,22 +151,23 @@ pub(crate) fn endpoints(data: &Path, json: bool) -> Result<(), CliError> {
 pub(crate) async fn logs(data: &Path, arguments: &Logs, json: bool) -> Result<(), CliError> {
     let show = |service: &str, line: &str| {
         if json {
-            output::json_line(&json!({ "service": service, "line": line }));
+            output::json_line(&json!({ "service": service, "line": line }))
         } else {
-            println!("{service} | {line}");
+            output::line(format_args!("{service} | {line}"))
         }
     };
     for log in up::logs(data, &arguments.services, arguments.lines)? {
-        log.lines.iter().for_each(|line| show(&log.service, line));
+        log.lines.iter().try_for_each(|line| show(&log.service, line))?;
     }
+    let mut printed = Ok(());
     if arguments.follow {
         up::follow_logs(data, &arguments.services, |service, line| {
-            show(service, line);
-            true
+            printed = show(service, line);
+            printed.is_ok()
         })
         .await?;
     }
-    Ok(())
+    printed
 }
 
 /// The S3 server of a stack, until SIGTERM.
@@ -199,7 +195,7 @@ pub(crate) async fn migrate(url: &str, json: bool) -> Result<(), CliError> {
         .await
         .map_err(|error| CliError::Refused { code: "StoreUnavailable".to_owned(), message: error.to_string() })?;
     if json {
-        output::json_line(&json!({ "applied": applied, "revision": warren_store::migrate::newest() }));
+        output::json_line(&json!({ "applied": applied, "revision": warren_store::migrate::newest() }))?;
     } else if applied.is_empty() {
         eprintln!("the database is at revision {} already", warren_store::migrate::newest());
     }
