@@ -35,7 +35,7 @@ fn write(stdout: &mut impl std::io::Write, result: impl Display) -> Result<(), C
 /// Prints one JSON value on its own line.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`text`].
 pub(crate) fn json_line(value: &Value) -> Result<(), CliError> {
     line(value)
 }
