@@ -157,7 +157,7 @@ fn stack(data: &Path) -> Vec<Finding> {
                 what: "service",
                 good: service.pid.is_some() && service.state == up::State::Ready,
                 found: format!("{} {}", service.service, service.state),
-                fix: format!("warren logs {}", service.service),
+                fix: here.command(&format!("logs {}", service.service)),
             })
             .collect(),
     }
