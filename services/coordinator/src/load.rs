@@ -11,7 +11,7 @@ use warren_store::{Store, StoreError};
 
 use crate::{
     board::{Board, Changes, Out},
-    lead,
+    lead, releaser,
 };
 
 /// The board as the rows have it.
@@ -36,10 +36,10 @@ pub(crate) async fn board(store: &Store, now: UnixMillis) -> Result<Board, Store
     }
     for task in store.read().released_tasks(None).await? {
         if let Some(job) = jobs.get(&task.job_id) {
-            let dispatch = u32::try_from(task.dispatch).unwrap_or(0);
             if task.retry_until.is_some_and(|until| until > now) {
                 changes.postponed.push(task.id);
             }
+            let dispatch = releaser::dispatch(&task);
             changes.released.push((task.id, lead::key(job), Out { job: task.job_id, kind: task.kind, dispatch }));
         }
     }

@@ -15,9 +15,9 @@ use warren_messages::{
         leases_server::Leases,
     },
 };
-use warren_store::{Store, StoreError, Task, Term};
+use warren_store::{Store, StoreError, Term};
 
-use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, sessions::Orders};
+use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, releaser, sessions::Orders};
 
 /// Orders to one worker that have not been read yet.
 const UNREAD_ORDERS: usize = 256;
@@ -101,7 +101,7 @@ impl Door {
         let job = match out {
             Some(job) => job,
             None => match self.store.read().task(task.0).await.map_err(|error| unavailable(&error))? {
-                Some(task) if state::accepts(task.state, dispatch(&task), asked.dispatch) => task.job_id,
+                Some(task) if state::accepts(task.state, releaser::dispatch(&task), asked.dispatch) => task.job_id,
                 Some(task) if task.state == TaskState::Cancelled => return Ok(Outcome::Cancelled(Cancelled {})),
                 _ => return Ok(Outcome::Stale(Stale {})),
             },
@@ -200,10 +200,6 @@ async fn void(lead: &Lead, report: &WorkerReport) {
 
 fn unknown_device(device: &str) -> Status {
     Status::invalid_argument(format!("device: the coordinator has no `{device}`; add it to its `devices`"))
-}
-
-fn dispatch(task: &Task) -> u32 {
-    u32::try_from(task.dispatch).unwrap_or(0)
 }
 
 fn unavailable(error: &StoreError) -> Status {
