@@ -6,6 +6,7 @@
 
 mod environment;
 mod secret;
+pub mod testing;
 
 use std::path::{Path, PathBuf};
 

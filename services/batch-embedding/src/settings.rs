@@ -91,23 +91,18 @@ impl ServiceSettings for Settings {
 
 #[cfg(test)]
 mod tests {
+    use warren_settings::testing::{assert_defaults, assert_refused};
+
     use super::*;
 
     #[test]
     fn the_defaults_are_valid_and_survive_a_file() {
-        let settings = Settings::default();
-        settings.validate().expect("defaults");
-        let read: Settings = toml::from_str(&toml::to_string(&settings).expect("TOML")).expect("read back");
-        assert_eq!((read.work, read.http), (settings.work, settings.http));
+        assert_defaults::<Settings>();
     }
 
     #[test]
     fn mistakes_are_named() {
-        let mut settings = Settings::default();
-        settings.leases.device = "gpu".to_owned();
-        assert!(settings.validate().expect_err("no device").contains("leases.device"));
-        let mut settings = Settings::default();
-        settings.work.models_loaded = 0;
-        assert!(settings.validate().expect_err("none").contains("work.models_loaded"));
+        assert_refused("leases.device", |settings: &mut Settings| settings.leases.device = "gpu".to_owned());
+        assert_refused("work.models_loaded", |settings: &mut Settings| settings.work.models_loaded = 0);
     }
 }

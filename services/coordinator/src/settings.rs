@@ -213,33 +213,31 @@ impl ServiceSettings for Settings {
 
 #[cfg(test)]
 mod tests {
-    use warren_settings::Secret;
+    use warren_settings::{
+        Secret,
+        testing::{assert_defaults, assert_refused},
+    };
 
     use super::*;
 
     #[test]
     fn the_defaults_are_valid_and_survive_a_file() {
-        let settings = Settings::default();
-        settings.validate().expect("defaults");
-        let read: Settings = toml::from_str(&toml::to_string(&settings).expect("TOML")).expect("read back");
-        assert_eq!(read.http, settings.http);
+        assert_defaults::<Settings>();
     }
 
     #[test]
     fn mistakes_are_named() {
-        let wrong = |mistake: fn(&mut Settings)| {
-            let mut settings = Settings::default();
-            mistake(&mut settings);
-            settings.validate().expect_err("a mistake")
-        };
-        let broker = wrong(|settings| settings.broker.url = Secret::new("http://somewhere".to_owned()));
-        assert!(broker.contains("broker.url"), "{broker}");
-        let store = wrong(|settings| settings.store = StoreSettings::at("mysql://somewhere"));
-        assert!(store.contains("store.url"), "{store}");
-        let blob = wrong(|settings| settings.blob.bucket.clear());
-        assert!(blob.contains("blob.bucket"), "{blob}");
-        assert!(wrong(|settings| settings.leader.renew_ms = 0).contains("renew_ms"));
-        assert!(wrong(|settings| settings.reaper.interval_s = 0).contains("interval_s"));
-        assert!(wrong(|settings| settings.devices.push(DeviceSettings::default())).contains("devices"));
+        type Mistake = fn(&mut Settings);
+        let wrong: [(&str, Mistake); 6] = [
+            ("broker.url", |settings| settings.broker.url = Secret::new("http://somewhere".to_owned())),
+            ("store.url", |settings| settings.store = StoreSettings::at("mysql://somewhere")),
+            ("blob.bucket", |settings| settings.blob.bucket.clear()),
+            ("renew_ms", |settings| settings.leader.renew_ms = 0),
+            ("interval_s", |settings| settings.reaper.interval_s = 0),
+            ("devices", |settings| settings.devices.push(DeviceSettings::default())),
+        ];
+        for (key, mistake) in wrong {
+            assert_refused(key, mistake);
+        }
     }
 }

@@ -183,14 +183,17 @@ impl ServiceSettings for Settings {
 
 #[cfg(test)]
 mod tests {
-    use warren_settings::Secret;
+    use warren_settings::{
+        Secret,
+        testing::{assert_defaults, assert_refused},
+    };
 
     use super::*;
     use crate::auth::ApiKey;
 
     #[test]
     fn defaults_are_valid_and_what_is_wrong_is_named() {
-        assert_eq!(Settings::default().validate(), Ok(()));
+        assert_defaults::<Settings>();
         type Spoil = fn(&mut Settings);
         let wrong: [(&str, Spoil); 7] = [
             ("grpc.bind", |settings| settings.grpc.bind = ([0, 0, 0, 0], 7070).into()),
@@ -205,10 +208,7 @@ mod tests {
             ("defaults.embedding_model", |settings| settings.defaults.embedding_model = "base".to_owned()),
         ];
         for (field, spoil) in wrong {
-            let mut settings = Settings::default();
-            spoil(&mut settings);
-            let error = settings.validate().expect_err(field);
-            assert!(error.contains(field), "{error}");
+            assert_refused(field, spoil);
         }
     }
 }

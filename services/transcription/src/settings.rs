@@ -125,23 +125,18 @@ impl ServiceSettings for Settings {
 
 #[cfg(test)]
 mod tests {
+    use warren_settings::testing::{assert_defaults, assert_refused};
+
     use super::*;
 
     #[test]
     fn the_defaults_are_valid_and_survive_a_file() {
-        let settings = Settings::default();
-        settings.validate().expect("defaults");
-        let read: Settings = toml::from_str(&toml::to_string(&settings).expect("TOML")).expect("read back");
-        assert_eq!((read.prepare, read.http), (settings.prepare, settings.http));
+        assert_defaults::<Settings>();
     }
 
     #[test]
     fn mistakes_are_named() {
-        let mut settings = Settings::default();
-        settings.leases.device = "gpu".to_owned();
-        assert!(settings.validate().expect_err("no device").contains("leases.device"));
-        let mut settings = Settings::default();
-        settings.prepare.max_seconds = f64::NAN;
-        assert!(settings.validate().expect_err("not a number").contains("prepare.max_seconds"));
+        assert_refused("leases.device", |settings: &mut Settings| settings.leases.device = "gpu".to_owned());
+        assert_refused("prepare.max_seconds", |settings: &mut Settings| settings.prepare.max_seconds = f64::NAN);
     }
 }
