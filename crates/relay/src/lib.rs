@@ -6,14 +6,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use warren_broker::{Broker, Outgoing};
+use warren_broker::{Broker, Outgoing, PublishError};
 use warren_clock::Reconnect;
 use warren_messages::envelope::{Envelope, Message};
 use warren_messages::routes::Route;
-use warren_store::{NewOutbox, OutboxRow, Store, StoreError};
+use warren_store::{Destination, NewOutbox, OutboxRow, Store, StoreError};
 
 /// Messages published before their rows are marked.
 const GROUP: u64 = 256;
@@ -52,25 +55,41 @@ impl Relay {
         self.wake.notify_one();
     }
 
-    /// Publishes until `stopping`, the oldest rows first.
+    /// Publishes until `stopping`, the oldest rows first. A destination that takes no messages is tried again later; it
+    /// keeps back nothing but its own.
     pub async fn run(&self, store: &Store, broker: &Broker, stopping: &CancellationToken) {
         let mut trouble = Reconnect::new();
+        // Destinations that took no messages, and when they are tried again.
+        let (mut stuck, mut again_at) = (Vec::new(), Instant::now());
         loop {
+            if !stuck.is_empty() && again_at <= Instant::now() {
+                stuck.clear();
+            }
+            let all_tried = stuck.is_empty();
             let outcome = async {
-                let rows = store.read().unsent(&self.name, GROUP).await.map_err(|error| error.to_string())?;
-                publish(store, broker, &rows).await
+                let rows = store.read().unsent(&self.name, &stuck, GROUP).await.map_err(|error| error.to_string())?;
+                publish(store, broker, &rows, &mut stuck).await.map(|_| rows.len())
             };
-            match outcome.await {
+            let found = outcome.await;
+            if stuck.is_empty() {
+                if found.is_ok() {
+                    trouble.reset();
+                }
+            } else if all_tried {
+                again_at = Instant::now() + trouble.next_delay();
+            }
+            match found {
                 Ok(0) => tokio::select! {
                     () = self.wake.notified() => {}
+                    () = sleep_until(again_at), if !stuck.is_empty() => {}
                     () = stopping.cancelled() => return,
                 },
-                Ok(_) => trouble.reset(),
+                Ok(_) => {}
                 Err(error) => {
                     let wait = trouble.next_delay();
                     tracing::warn!(error, wait_ms = wait.as_millis(), "outbox not published; again later");
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
+                        () = sleep(wait) => {}
                         () = stopping.cancelled() => return,
                     }
                 }
@@ -84,28 +103,48 @@ impl Relay {
 /// # Errors
 /// Why the store or the broker did not take part; the rows stay for the next time.
 pub async fn sweep(store: &Store, broker: &Broker) -> Result<usize, String> {
-    let rows = store.read().unsent_older_than(ORPHANED, GROUP).await.map_err(|error| error.to_string())?;
-    publish(store, broker, &rows).await
+    let (mut stuck, mut sent) = (Vec::new(), 0);
+    loop {
+        let rows = store.read().unsent_older_than(ORPHANED, &stuck, GROUP).await.map_err(|error| error.to_string())?;
+        if rows.is_empty() {
+            return Ok(sent);
+        }
+        // Each row is sent or its destination is stuck, so that the next ones are others.
+        sent += publish(store, broker, &rows, &mut stuck).await?;
+    }
 }
 
-async fn publish(store: &Store, broker: &Broker, rows: &[OutboxRow]) -> Result<usize, String> {
+/// Publishes rows and returns how many were sent. Destinations that did not take theirs are added to `stuck`.
+async fn publish(
+    store: &Store,
+    broker: &Broker,
+    rows: &[OutboxRow],
+    stuck: &mut Vec<Destination>,
+) -> Result<usize, String> {
     if rows.is_empty() {
         return Ok(0);
     }
     let outgoing: Vec<_> = rows.iter().map(outgoing).collect();
     let outcomes = broker.publish_many(&outgoing).await;
     let mut sent = Vec::with_capacity(rows.len());
-    let mut trouble = None;
+    let mut away = None;
     for (row, outcome) in rows.iter().zip(outcomes) {
         match outcome {
             Ok(()) => sent.push(row.id),
-            Err(error) => trouble = Some(error.to_string()),
+            Err(error @ PublishError::Disconnected) => away = Some(error.to_string()),
+            Err(error) => {
+                let to = row.message.destination();
+                if !stuck.contains(&to) {
+                    tracing::warn!(%error, exchange = to.exchange, key = to.routing_key, "its messages wait");
+                    stuck.push(to);
+                }
+            }
         }
     }
     if !sent.is_empty() {
         mark(store, &sent).await.map_err(|error| error.to_string())?;
     }
-    trouble.map_or(Ok(sent.len()), Err)
+    away.map_or(Ok(sent.len()), Err)
 }
 
 async fn mark(store: &Store, sent: &[i64]) -> Result<(), StoreError> {

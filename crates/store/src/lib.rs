@@ -33,7 +33,7 @@ pub use leader::{Leader, Term};
 pub use leases::{Device, Lease};
 pub use letters::{DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};
 pub use media::Media;
-pub use outbox::{NewOutbox, OutboxRow};
+pub use outbox::{Destination, NewOutbox, OutboxRow};
 pub use results::{EmbeddingRow, Segment};
 pub use search::{ArchiveStats, Hit, NewPassage, Passage, SearchIndex};
 pub use settings::StoreSettings;

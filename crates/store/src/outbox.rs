@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sea_orm::{ActiveValue, EntityTrait};
+use sea_orm::{ActiveValue, EntityTrait, Value};
 use warren_clock::UnixMillis;
 
 use crate::{Reads, StoreError, Tx, entity::outbox, sql};
@@ -24,6 +24,22 @@ pub struct NewOutbox {
     pub headers: BTreeMap<String, String>,
     /// Process that publishes it right after the commit.
     pub relay: String,
+}
+
+/// Where a message goes. Messages to one destination are published in the order in which they were written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// Exchange.
+    pub exchange: String,
+    /// Routing key.
+    pub routing_key: String,
+}
+
+impl NewOutbox {
+    /// Where it goes.
+    pub fn destination(&self) -> Destination {
+        Destination { exchange: self.exchange.clone(), routing_key: self.routing_key.clone() }
+    }
 }
 
 /// A message that was committed.
@@ -95,23 +111,44 @@ impl Tx {
 }
 
 impl Reads<'_> {
-    /// Messages that `relay` still has to publish, oldest first.
+    /// Messages that `relay` still has to publish, oldest first, without those to the destinations in `but`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn unsent(&self, relay: &str, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
-        let text = "SELECT * FROM outbox WHERE sent_ms IS NULL AND relay = $1 ORDER BY id LIMIT $2";
-        read(self.all(text, [relay.into(), (limit as i64).into()]).await?)
+    pub async fn unsent(&self, relay: &str, but: &[Destination], limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
+        self.unsent_where("relay = $1", relay.into(), but, limit).await
     }
 
-    /// Messages of any relay that were written longer than `age` ago and are not published, oldest first.
+    /// Messages of any relay that were written longer than `age` ago and are not published, oldest first, without those
+    /// to the destinations in `but`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn unsent_older_than(&self, age: Duration, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
+    pub async fn unsent_older_than(
+        &self,
+        age: Duration,
+        but: &[Destination],
+        limit: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
         let before = self.clock.now().0.saturating_sub(age.as_millis() as i64);
-        let text = "SELECT * FROM outbox WHERE sent_ms IS NULL AND created_ms < $1 ORDER BY id LIMIT $2";
-        read(self.all(text, [before.into(), (limit as i64).into()]).await?)
+        self.unsent_where("created_ms < $1", before.into(), but, limit).await
+    }
+
+    async fn unsent_where(
+        &self,
+        condition: &str,
+        value: Value,
+        but: &[Destination],
+        limit: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let columns = [sql::Column::Text("exchange"), sql::Column::Text("routing_key")];
+        let text = format!(
+            "SELECT * FROM outbox WHERE sent_ms IS NULL AND {condition} AND (exchange, routing_key) NOT IN \
+             (SELECT v.exchange, v.routing_key FROM {}) ORDER BY id LIMIT $3",
+            sql::table(self.backend, 2, &columns)
+        );
+        let but = but.iter().map(|to| serde_json::json!({ "exchange": to.exchange, "routing_key": to.routing_key }));
+        read(self.all(text, [value, sql::list(but), (limit as i64).into()]).await?)
     }
 
     /// When the oldest message that is not published was written.

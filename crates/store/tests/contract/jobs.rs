@@ -44,7 +44,7 @@ pub(crate) async fn submit_is_idempotent(world: World) {
     assert_eq!(submit(&new, &request).await, Submitted::Existing(first));
     let other = SubmitRequest { body_hash: "h2".into(), ..request.clone() };
     assert_eq!(submit(&new, &other).await, Submitted::Conflict);
-    assert_eq!(store.read().unsent("ingest-1", 9).await.unwrap().len(), 1);
+    assert_eq!(store.read().unsent("ingest-1", &[], 9).await.unwrap().len(), 1);
     assert_eq!(store.read().audit(9).await.unwrap().len(), 1);
 
     // The request id belongs to its caller.

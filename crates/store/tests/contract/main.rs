@@ -61,6 +61,7 @@ on_both! {
         letters_are_paged_with_a_total;
     messages:
         a_message_has_its_effect_once
+        messages_behind_a_full_queue_are_found
         the_outbox_survives_and_is_relayed;
     schema:
         an_unmigrated_database_is_refused

@@ -32,21 +32,44 @@ pub(crate) async fn the_outbox_survives_and_is_relayed(world: World) {
 
     // The process ended before it published anything.
     let store = world.another().await;
-    let unsent = store.read().unsent("c1", 3).await.unwrap();
+    let unsent = store.read().unsent("c1", &[], 3).await.unwrap();
     assert_eq!(unsent.iter().map(|row| row.message.clone()).collect::<Vec<_>>(), group[..3]);
     let age = Duration::from_secs(5);
-    assert!(store.read().unsent_older_than(age, 9).await.unwrap().is_empty());
+    assert!(store.read().unsent_older_than(age, &[], 9).await.unwrap().is_empty());
     world.clock.advance(age + Duration::from_millis(1));
-    assert_eq!(store.read().unsent_older_than(age, 9).await.unwrap().len(), 5);
+    assert_eq!(store.read().unsent_older_than(age, &[], 9).await.unwrap().len(), 5);
 
     let ids: Vec<_> = unsent.iter().map(|row| row.id).collect();
     store.write(async |tx| tx.mark_sent(&ids).await).await.unwrap();
-    assert_eq!(store.read().unsent("c1", 9).await.unwrap().len(), 1);
+    assert_eq!(store.read().unsent("c1", &[], 9).await.unwrap().len(), 1);
     assert_eq!(store.read().oldest_unsent().await.unwrap(), Some(unsent[0].created));
     assert_eq!(store.read().unsent_count().await.unwrap(), 2);
     world.clock.advance(age);
     assert_eq!(store.write(async |tx| tx.purge_outbox(Duration::from_secs(1)).await).await.unwrap(), 3);
     assert_eq!(store.read().unsent_count().await.unwrap(), 2);
+}
+
+pub(crate) async fn messages_behind_a_full_queue_are_found(world: World) {
+    let store = &world.store;
+    let to = |n: usize, key: &str| NewOutbox { routing_key: key.into(), ..message(n, "c1") };
+    let group = [to(0, "full"), to(1, "full"), to(2, "embed"), to(3, "prepare"), to(4, "embed")];
+    store.write(async |tx| tx.outbox_many(&group).await).await.unwrap();
+    world.clock.advance(Duration::from_millis(2));
+    let full = [group[0].destination()];
+    for (but, limit, expected) in [
+        (&[][..], 3, vec![0, 1, 2]),
+        (&full, 2, vec![2, 3]),
+        (&full, 9, vec![2, 3, 4]),
+        (&[group[0].destination(), group[2].destination()], 9, vec![3]),
+    ] {
+        let expected: Vec<_> = expected.into_iter().map(|n: usize| group[n].clone()).collect();
+        for found in [
+            store.read().unsent("c1", but, limit).await.unwrap(),
+            store.read().unsent_older_than(Duration::from_millis(1), but, limit).await.unwrap(),
+        ] {
+            assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), expected);
+        }
+    }
 }
 
 pub(crate) async fn a_message_has_its_effect_once(world: World) {

@@ -145,7 +145,7 @@ impl World {
 
     /// What would be published, oldest first.
     pub(super) async fn outbox(&self) -> Vec<NewOutbox> {
-        let rows = self.store().read().unsent(RELAY, 100).await.expect("read");
+        let rows = self.store().read().unsent(RELAY, &[], 100).await.expect("read");
         rows.into_iter().map(|OutboxRow { message, .. }| message).collect()
     }
 }

@@ -1,0 +1,153 @@
+//! From a real database to a real broker.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use warren_broker::{Broker, BrokerSettings, GroupHandler, Received};
+use warren_clock::{Clock, UnixMillis};
+use warren_fault::Fault;
+use warren_local::{
+    Scratch,
+    rabbitmq::{self, TestBroker},
+};
+use warren_messages::{
+    ids::JobId,
+    routes::COMMANDS,
+    wire::{CancelJob, Command, command},
+};
+use warren_relay::{Relay, sweep};
+use warren_settings::Secret;
+use warren_store::{NewOutbox, Store, StoreSettings, migrate};
+
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// More than the relay takes at once.
+const MANY: u32 = 600;
+/// Takes one message.
+const FULL: &str = "full";
+
+struct World {
+    rabbit: TestBroker,
+    broker: Broker,
+    store: Store,
+    clock: Clock,
+    relay: Relay,
+    stopping: CancellationToken,
+    _folder: Scratch,
+}
+
+impl World {
+    async fn new() -> Self {
+        let rabbit = tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ");
+        let folder = Scratch::new("relay").expect("a folder");
+        let url = format!("sqlite:{}", folder.path().join("warren.sqlite").display());
+        migrate::up(&url).await.expect("migrated");
+        let (clock, stopping) = (Clock::manual(UnixMillis(1_700_000_000_000)), CancellationToken::new());
+        let store = Store::open(&StoreSettings::at(url), clock.clone()).await.expect("opened");
+        let settings = BrokerSettings { url: Secret::new(rabbit.amqp_url.clone()), ..BrokerSettings::default() };
+        let broker = Broker::start(settings, Clock::system(), "relay", stopping.clone());
+        assert!(within("the broker gets ready", broker.ready()).await);
+        let world = Self { rabbit, broker, store, clock, relay: Relay::new("test"), stopping, _folder: folder };
+        world.full("PUT", Some(r#"{"arguments":{"x-max-length":1,"x-overflow":"reject-publish"}}"#));
+        world
+    }
+
+    /// Declares or deletes the queue that gets full.
+    fn full(&self, method: &str, body: Option<&str>) {
+        let answer = self.rabbit.management(method, "queues", &format!("/{FULL}"), body).expect("an answer");
+        assert!((200..300).contains(&answer.status), "{}", answer.body);
+    }
+
+    fn row(&self, number: u32) -> NewOutbox {
+        let cancel = CancelJob { job: JobId(self.clock.new_id()).to_string(), reason: number.to_string() };
+        let command = Command { actor: "test".to_owned(), command: Some(command::Command::Cancel(cancel)) };
+        self.relay.row(COMMANDS, self.clock.new_id(), &command)
+    }
+
+    async fn write(&self, rows: &[NewOutbox]) {
+        self.store.write(async |tx| tx.outbox_many(rows).await).await.expect("written");
+    }
+
+    /// Many messages for the queue that takes one.
+    async fn write_too_many(&self) {
+        let to_full = |number| NewOutbox { exchange: String::new(), routing_key: FULL.to_owned(), ..self.row(number) };
+        self.write(&(0..MANY).map(to_full).collect::<Vec<_>>()).await;
+    }
+
+    async fn unsent(&self) -> u64 {
+        self.store.read().unsent_count().await.expect("read")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        let _ = self.rabbit.spec.management("DELETE", &format!("/api/vhosts/{}", self.rabbit.vhost), None);
+    }
+}
+
+async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("it took too long until {what}"))
+}
+
+/// Passes the numbers of commands on.
+struct Numbers(mpsc::UnboundedSender<u32>);
+
+impl GroupHandler<Received<Command>> for Numbers {
+    async fn handle(&self, group: &[Received<Command>]) -> Result<(), Fault> {
+        for received in group {
+            let Some(command::Command::Cancel(cancel)) = &received.message.command else { panic!("not ours") };
+            let _ = self.0.send(cancel.reason.parse().expect("a number"));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_keeps_back_only_its_own_messages() {
+    let world = World::new().await;
+    world.write_too_many().await;
+    world.write(&[world.row(1)]).await;
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    let (broker, stopping) = (world.broker.clone(), world.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(COMMANDS, 8, Numbers(sender), stopping).await });
+    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
+    let stopping = world.stopping.clone();
+    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    assert_eq!(within("what is behind them arrives", commands.recv()).await, Some(1));
+
+    world.write(&[world.row(2)]).await;
+    world.relay.committed();
+    assert_eq!(within("what comes later arrives", commands.recv()).await, Some(2));
+    within("what arrived is noted", async {
+        while world.unsent().await > u64::from(MANY) - 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(world.unsent().await, u64::from(MANY) - 1, "one had room");
+
+    world.full("DELETE", None);
+    world.full("PUT", Some("{}"));
+    within("they go when there is room", async {
+        while world.unsent().await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    world.stopping.cancel();
+    within("the relay stops", relaying).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_process_left_goes_out_behind_a_full_queue_too() {
+    let world = World::new().await;
+    world.write_too_many().await;
+    world.write(&[world.row(1), world.row(2)]).await;
+    assert_eq!(sweep(&world.store, &world.broker).await, Ok(0), "their own process may live");
+    world.clock.advance(Duration::from_secs(6));
+    assert_eq!(within("it is swept", sweep(&world.store, &world.broker)).await, Ok(3), "two, and the one with room");
+    assert_eq!(world.unsent().await, u64::from(MANY) - 1);
+    assert_eq!(within("it is swept", sweep(&world.store, &world.broker)).await, Ok(0));
+}
