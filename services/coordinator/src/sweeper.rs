@@ -61,7 +61,10 @@ async fn forget_searches(lead: &Lead, from: UnixMillis, before: UnixMillis) -> R
 }
 
 /// Deletes the objects that are needed no more; returns how many.
-async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Result<u64, Fault> {
+///
+/// # Errors
+/// When the store or the storage is away.
+pub(crate) async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Result<u64, Fault> {
     let mut deleted = 0;
     for prefix in [Prefix::TEXTS, Prefix::PCM, Prefix::RESULTS] {
         let listed = blobs.list(prefix).await.map_err(|error| error.fault())?;
@@ -92,74 +95,9 @@ fn ago(now: UnixMillis, age: Duration) -> UnixMillis {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use warren_blob::BlobSettings;
     use warren_clock::Clock;
-    use warren_jobs::{JobClass, JobKind, JobState};
-    use warren_settings::Secret;
-    use warren_store::{EventLevel, NewEvent, NewJob, StoreSettings, SubmitRequest, migrate};
 
     use super::*;
-
-    #[tokio::test]
-    async fn objects_go_when_their_job_has_ended_and_not_before() {
-        let s3 = warren_local::s3::for_tests().await;
-        let blobs = Blobs::connect(&BlobSettings {
-            endpoint: s3.endpoint.clone(),
-            bucket: s3.bucket.clone(),
-            access_key: s3.access_key.clone(),
-            secret_key: Secret::new(s3.secret_key.clone()),
-            ..BlobSettings::default()
-        });
-        blobs.ensure_bucket().await.expect("a bucket");
-        let folder = warren_local::Scratch::new("sweeper").expect("a folder");
-        let url = format!("sqlite:{}", folder.path().join("warren.sqlite").display());
-        migrate::up(&url).await.expect("migrated");
-        let clock = Clock::system();
-        let store = Store::open(&StoreSettings::at(url), clock.clone()).await.expect("opened");
-
-        let job = clock.new_id();
-        let new = NewJob {
-            id: job,
-            caller: "ada".to_owned(),
-            kind: JobKind::Embed,
-            class: JobClass::Default,
-            media_id: None,
-            name: "notes".to_owned(),
-            spec: "{}".to_owned(),
-            model: "m".to_owned(),
-            language: None,
-            timeout_s: 0,
-            progress_planned: 1.0,
-            resubmitted_from: None,
-        };
-        let tx = store.begin().await.expect("begun");
-        tx.submit(&new, &SubmitRequest::default()).await.expect("submitted");
-        tx.commit().await.expect("committed");
-        let (media, orphan) = (Key::media(clock.new_id()), Key::texts(clock.new_id()));
-        let of_job = [Key::texts(job), Key::pcm(job, 0), Key::pcm(job, 1)];
-        for key in of_job.iter().chain([&media, &orphan]) {
-            blobs.put_bytes(key, Bytes::from_static(b"x")).await.expect("put");
-        }
-        let names = async || {
-            let listed = blobs.list(Prefix::EVERYTHING).await.expect("listed");
-            listed.into_iter().map(|object| object.name).collect::<BTreeSet<_>>()
-        };
-        let all = names().await;
-        assert_eq!(all.len(), 5);
-
-        assert_eq!(sweep(&store, &blobs, clock.now()).await, Ok(0), "the orphan's row may still be written");
-        let later = clock.now().plus(UNKNOWN + Duration::from_secs(1));
-        assert_eq!(sweep(&store, &blobs, later).await, Ok(1), "the orphan alone: the job is open");
-        assert_eq!(names().await.len(), 4);
-
-        let tx = store.begin().await.expect("begun");
-        let event = NewEvent::new(EventLevel::Info, "job.succeeded", "done");
-        tx.set_job_state(job, JobState::Queued, JobState::Succeeded, &event).await.expect("ended");
-        tx.commit().await.expect("committed");
-        assert_eq!(sweep(&store, &blobs, later).await, Ok(3));
-        assert_eq!(names().await, BTreeSet::from([media.to_string()]), "recordings are kept");
-    }
 
     #[test]
     fn an_id_tells_its_time() {

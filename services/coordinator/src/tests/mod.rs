@@ -1,6 +1,8 @@
 //! The leader on a real database, with RabbitMQ and object storage where they take part.
 
 mod leading;
+mod reaping;
 mod replaying;
+mod sweeping;
 mod waiting;
 mod world;

@@ -64,7 +64,7 @@ async fn there_is_a_vector_for_each_text() {
 
 async fn with_rabbitmq() -> World {
     let rabbit = tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ");
-    let world = World::with(rabbit.amqp_url).await;
+    let world = World::with(&rabbit.amqp_url).await;
     assert!(world.lead.parts.broker.ready().await);
     world
 }

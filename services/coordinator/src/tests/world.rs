@@ -1,55 +1,113 @@
-//! A leader whose clock stands still, and rows to begin with.
+//! A lead on a real database and real object storage, and rows to begin with.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 use warren_blob::{BlobSettings, Blobs};
 use warren_broker::{Broker, BrokerSettings, Delivery, Letter, Received};
 use warren_clock::{Clock, UnixMillis};
+use warren_host::Readiness;
 use warren_jobs::{JobClass, JobKind, JobState, TaskKind};
 use warren_local::{Scratch, s3};
 use warren_messages::{
     envelope::{Envelope, Message},
     ids::{JobId, TaskId},
     routes::Route,
-    wire::{self, TaskReport, Texts, embed_task::Input, task::Work},
+    wire::{
+        self, TaskReport, Texts, embed_task::Input, leases_client::LeasesClient, leases_server::LeasesServer,
+        task::Work,
+    },
 };
 use warren_relay::Relay;
 use warren_settings::Secret;
-use warren_store::{NewJob, NewOutbox, NewTask, OutboxRow, Store, StoreSettings, SubmitRequest, Task, Want, migrate};
+use warren_store::{
+    NewJob, NewOutbox, NewTask, OutboxRow, Store, StoreSettings, SubmitRequest, Task, Term, Want, migrate,
+};
 
 use crate::{
     lead::{Lead, Parts},
+    leadership::{self, Current},
     planner::Payload,
-    settings::Settings,
+    service::Door,
+    settings::{DeviceSettings, LeaderSettings, Settings},
+    wiring,
 };
 
+/// Nothing here takes longer unless it is broken.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Name of the relay; nothing publishes its rows.
 const RELAY: &str = "test";
 /// Longer than any test's clock goes.
 const TERM: Duration = Duration::from_secs(1_000_000);
+/// No RabbitMQ is there.
+const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 
 pub(super) struct World {
+    /// The first one.
     pub(super) lead: Arc<Lead>,
+    turns: Option<Turns>,
+    /// Ends the lead, not the door.
+    pub(super) stopping: CancellationToken,
     s3: Option<s3::TestS3>,
-    stopping: CancellationToken,
     _folder: Scratch,
 }
 
+/// A coordinator that takes its turns at leading.
+struct Turns {
+    current: Current,
+    running: JoinHandle<()>,
+}
+
+impl Turns {
+    async fn lead(&self, wanted: impl Fn(&Lead) -> bool) -> Arc<Lead> {
+        let mut current = self.current.clone();
+        let leads = current.wait_for(|now| now.as_deref().is_some_and(&wanted));
+        within("it leads", leads).await.expect("it runs").clone().expect("it leads")
+    }
+}
+
 impl World {
-    /// RabbitMQ is away.
+    /// A lead whose duties do not run and whose clock stands still: what happens, the test does. RabbitMQ is away.
     pub(super) async fn new() -> Self {
-        Self::with("amqp://guest:guest@127.0.0.1:9/%2f".to_owned()).await
+        Self::with(NOWHERE).await
     }
 
-    pub(super) async fn with(amqp_url: String) -> Self {
+    /// The same with RabbitMQ.
+    pub(super) async fn with(amqp_url: &str) -> Self {
+        let clock = Clock::manual(UnixMillis(1_700_000_000_000));
+        let begin = async |parts: Parts, _| {
+            let term = parts.store.try_lead("test", "nowhere", TERM).await.expect("asked").expect("nobody else leads");
+            (Arc::new(Lead::start(term, parts).await.expect("leading")), None)
+        };
+        Self::begun(amqp_url, clock, begin).await
+    }
+
+    /// A coordinator as it runs, with one `cpu` for one lease at a time. RabbitMQ is away.
+    pub(super) async fn leading() -> Self {
+        let begin = async |parts: Parts, stopping: CancellationToken| {
+            let (lead, current) = watch::channel(None);
+            let health = Readiness::default().part("database", "not opened yet");
+            let running = tokio::spawn(leadership::run(parts, lead, health, stopping));
+            let turns = Turns { current, running };
+            (turns.lead(|_| true).await, Some(turns))
+        };
+        Self::begun(NOWHERE, Clock::system(), begin).await
+    }
+
+    async fn begun(
+        amqp_url: &str,
+        clock: Clock,
+        begin: impl AsyncFnOnce(Parts, CancellationToken) -> (Arc<Lead>, Option<Turns>),
+    ) -> Self {
         let folder = Scratch::new("coordinator").expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("warren.sqlite").display());
         migrate::up(&url).await.expect("migrated");
         let s3 = s3::for_tests().await;
         let settings = Settings {
-            broker: BrokerSettings { url: Secret::new(amqp_url), ..BrokerSettings::default() },
+            broker: BrokerSettings { url: Secret::new(amqp_url.to_owned()), ..BrokerSettings::default() },
             store: StoreSettings::at(url),
             blob: BlobSettings {
                 endpoint: s3.endpoint.clone(),
@@ -59,18 +117,51 @@ impl World {
                 secret_key: Secret::new(s3.secret_key.clone()),
                 path_style: true,
             },
+            // A machine that has much to do must not end a term.
+            leader: LeaderSettings { ttl_ms: 60_000, step_down_ms: 50_000, poll_ms: 20, ..LeaderSettings::default() },
+            devices: vec![DeviceSettings { max_concurrent: 1, ..DeviceSettings::cpu() }],
             ..Settings::default()
         };
-        let clock = Clock::manual(UnixMillis(1_700_000_000_000));
         let stopping = CancellationToken::new();
         let store = Store::open(&settings.store, clock.clone()).await.expect("opened");
         let blobs = Blobs::connect(&settings.blob);
         blobs.ensure_bucket().await.expect("a bucket");
         let broker = Broker::start(settings.broker.clone(), clock.clone(), "coordinator", stopping.clone());
-        let term = store.try_lead("test", "nowhere", TERM).await.expect("asked").expect("nobody else leads");
-        let parts = Parts { store, broker, blobs, clock, relay: Relay::new(RELAY), settings: Arc::new(settings) };
-        let lead = Arc::new(Lead::start(term, parts).await.expect("leading"));
-        Self { lead, s3: Some(s3), stopping, _folder: folder }
+        let relay = Relay::new(RELAY);
+        let parts = Parts { store, broker, blobs, clock, relay, settings: Arc::new(settings) };
+        let (lead, turns) = begin(parts, stopping.clone()).await;
+        Self { lead, turns, stopping, s3: Some(s3), _folder: folder }
+    }
+
+    /// The lead of a later term.
+    pub(super) async fn lead_after(&self, term: Term) -> Arc<Lead> {
+        self.turns().lead(|lead| lead.term > term).await
+    }
+
+    fn turns(&self) -> &Turns {
+        self.turns.as_ref().expect("a world that is leading")
+    }
+
+    pub(super) fn door(&self) -> Door {
+        let (store, address) = (self.store().clone(), self.lead.parts.settings.grpc.address());
+        Door { current: self.turns().current.clone(), store, address }
+    }
+
+    /// The door as workers find it.
+    pub(super) async fn client(&self) -> LeasesClient<Channel> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let door = LeasesServer::new(self.door());
+        tokio::spawn(wiring::serve(door, listener, CancellationToken::new()));
+        LeasesClient::new(Endpoint::from_shared(address).expect("an address").connect().await.expect("connected"))
+    }
+
+    /// The lead ends and nothing runs any more.
+    pub(super) async fn stop(mut self) {
+        self.stopping.cancel();
+        if let Some(turns) = self.turns.take() {
+            within("it stops", turns.running).await.expect("no panic");
+        }
     }
 
     /// From now on, object storage is away.
@@ -154,6 +245,20 @@ impl Drop for World {
     fn drop(&mut self) {
         self.stopping.cancel();
     }
+}
+
+pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("it took too long until {what}"))
+}
+
+/// Looks again until it is so: for effects that tell nobody.
+pub(super) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    within(what, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 pub(super) fn given(texts: &[&str]) -> Texts {

@@ -6,10 +6,10 @@ use warren_jobs::{
     lease::{Holder, Lease, Request},
 };
 
-use super::{PATIENCE, World, eventually, within};
 use crate::{
     devices::{Answer, Usage},
     lead::Lead,
+    tests::world::{PATIENCE, World, eventually, within},
 };
 
 fn request(lead: &Lead, worker: &str) -> Request {
@@ -38,42 +38,42 @@ fn usage(lead: &Lead) -> (usize, usize) {
 
 #[tokio::test]
 async fn an_abandoned_request_is_withdrawn_and_one_that_waited_for_nothing_stays() {
-    let world = World::new().await;
-    let lead = world.lead(|_| true).await;
-    let held = granted(&lead, "a").await;
+    let world = World::leading().await;
+    let lead = &world.lead;
+    let held = granted(lead, "a").await;
 
-    let answer = lead.devices.acquire(request(&lead, "b"), Duration::from_millis(1)).await.expect("asked");
+    let answer = lead.devices.acquire(request(lead, "b"), Duration::from_millis(1)).await.expect("asked");
     assert_eq!(answer, Answer::Waiting { position: 0, held_by: "a".to_owned() });
-    assert_eq!(usage(&lead), (1, 1), "its worker asks again");
+    assert_eq!(usage(lead), (1, 1), "its worker asks again");
 
     {
-        let mut abandoned = pin!(lead.devices.acquire(request(&lead, "c"), PATIENCE));
+        let mut abandoned = pin!(lead.devices.acquire(request(lead, "c"), PATIENCE));
         assert!(poll!(&mut abandoned).is_pending());
-        assert_eq!(usage(&lead), (1, 2));
+        assert_eq!(usage(lead), (1, 2));
     }
-    assert_eq!(usage(&lead), (1, 1));
+    assert_eq!(usage(lead), (1, 1));
 
     lead.devices.release(&held.id, held.fence).await.expect("released");
-    assert_eq!(granted(&lead, "b").await.holder.worker, "b");
+    assert_eq!(granted(lead, "b").await.holder.worker, "b");
     world.stop().await;
 }
 
 #[tokio::test]
 async fn a_grant_that_nobody_heard_of_is_free_at_once() {
-    let world = World::new().await;
-    let lead = world.lead(|_| true).await;
-    let held = granted(&lead, "a").await;
+    let world = World::leading().await;
+    let lead = &world.lead;
+    let held = granted(lead, "a").await;
     {
-        let mut abandoned = pin!(lead.devices.acquire(request(&lead, "b"), PATIENCE));
+        let mut abandoned = pin!(lead.devices.acquire(request(lead, "b"), PATIENCE));
         assert!(poll!(&mut abandoned).is_pending());
         lead.devices.release(&held.id, held.fence).await.expect("released");
         // Granted in the table, perhaps written and sent; and then the caller is gone.
-        assert_eq!(usage(&lead), (1, 0));
+        assert_eq!(usage(lead), (1, 0));
     }
-    assert_eq!(usage(&lead), (0, 0));
-    let next = granted(&lead, "c").await;
+    assert_eq!(usage(lead), (0, 0));
+    let next = granted(lead, "c").await;
     eventually("only its row is left", async || {
-        let rows = world.parts.store.read().leases().await.expect("read");
+        let rows = world.store().read().leases().await.expect("read");
         rows.iter().map(|row| row.id.to_string()).eq([next.id.clone()])
     })
     .await;

@@ -10,7 +10,7 @@ use warren_messages::{
     },
 };
 
-use super::{World, within};
+use crate::tests::world::{World, within};
 
 pub(super) fn report(device: &str) -> WorkerReport {
     WorkerReport {
@@ -46,8 +46,7 @@ async fn refusal(orders: &mut tonic::Streaming<CoordinatorOrder>) -> Status {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_an_unknown_device_is_refused_as_its_session_opens() {
-    let world = World::new().await;
-    world.lead(|_| true).await;
+    let world = World::leading().await;
     let (mut orders, _open) = session(&world, "cuda:0").await;
     let status = refusal(&mut orders).await;
     assert_eq!(status.code(), Code::InvalidArgument);
@@ -57,8 +56,7 @@ async fn a_worker_with_an_unknown_device_is_refused_as_its_session_opens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_hand_over_it_does_not_name_itself() {
-    let world = World::new().await;
-    world.lead(|_| true).await;
+    let world = World::leading().await;
     let (mut orders, _open) = session(&world, "cpu").await;
     let first = within("an answer", orders.message()).await.expect("it leads").expect("one").order;
     assert!(matches!(first, Some(Order::Renewed(_))), "{first:?}");
@@ -70,10 +68,9 @@ async fn at_a_hand_over_it_does_not_name_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_released_row_counts_whatever_the_board_says() {
-    let world = World::new().await;
-    let lead = world.lead(|_| true).await;
-    let (_, task) = world.released_task().await;
-    assert_eq!(lead.board().out(task), None);
+    let world = World::leading().await;
+    let task = world.running(&["a"]).await.id;
+    assert_eq!(world.lead.board().out(task), None);
     let door = world.door();
     let asked = async |task: Uuid, dispatch| {
         let request = AcquireRequest {

@@ -2,18 +2,20 @@ use tokio::sync::mpsc;
 use warren_messages::wire::WorkerReport;
 use warren_store::StoreError;
 
-use super::{World, eventually};
-use crate::doubt::Doubt;
+use crate::{
+    doubt::Doubt,
+    tests::world::{World, eventually},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_unknown_outcome_ends_the_term_and_the_next_starts_from_the_rows() {
-    let world = World::new().await;
-    let first = world.lead(|_| true).await;
+    let world = World::leading().await;
+    let first = &world.lead;
     // As after a commit whose answer was lost: the row says released, the board knows nothing of it.
-    let (_, task) = world.released_task().await;
+    let task = world.running(&["a"]).await.id;
     assert_eq!(first.board().out(task), None);
     first.doubt.judge(&Err(StoreError::Unavailable { reason: "the connection was lost".to_owned() }));
-    let next = world.lead(|lead| lead.term > first.term).await;
+    let next = world.lead_after(first.term).await;
     assert_eq!(next.board().out(task).map(|out| out.dispatch), Some(1));
     world.stop().await;
 }
@@ -42,11 +44,10 @@ async fn what_the_database_refused_leaves_no_doubt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_stepped_down_shows_nothing() {
     let shown = |line: &str| warren_telemetry::metrics::render().lines().any(|found| found == line);
-    let world = World::new().await;
-    let lead = world.lead(|_| true).await;
+    let world = World::leading().await;
     let report = WorkerReport { service: "gauged".to_owned(), ..super::door::report("cpu") };
     let (orders, _keep) = mpsc::channel(8);
-    lead.sessions().report(&report, &orders);
+    world.lead.sessions().report(&report, &orders);
     eventually("its worker is counted", async || shown(r#"warren_workers{service="gauged"} 1"#)).await;
     world.stop().await;
     assert!(shown(r#"warren_workers{service="gauged"} 0"#));

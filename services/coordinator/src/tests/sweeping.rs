@@ -1,0 +1,43 @@
+//! What ended jobs leave behind.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use warren_blob::{Key, Prefix};
+use warren_clock::Clock;
+use warren_jobs::JobState;
+use warren_store::{EventLevel, NewEvent};
+
+use super::world::World;
+use crate::sweeper::sweep;
+
+#[tokio::test]
+async fn objects_go_when_their_job_has_ended_and_not_before() {
+    let world = World::new().await;
+    let (store, blobs) = (world.store(), &world.lead.parts.blobs);
+    let job = world.submitted().await;
+    // Ids have the machine's time.
+    let clock = Clock::system();
+    let (media, orphan) = (Key::media(clock.new_id()), Key::texts(clock.new_id()));
+    let of_job = [Key::texts(job), Key::pcm(job, 0), Key::pcm(job, 1)];
+    for key in of_job.iter().chain([&media, &orphan]) {
+        blobs.put_bytes(key, Bytes::from_static(b"x")).await.expect("put");
+    }
+    let names = async || {
+        let listed = blobs.list(Prefix::EVERYTHING).await.expect("listed");
+        listed.into_iter().map(|object| object.name).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names().await.len(), 5);
+
+    assert_eq!(sweep(store, blobs, clock.now()).await, Ok(0), "the orphan's row may still be written");
+    let later = clock.now().plus(Duration::from_secs(601));
+    assert_eq!(sweep(store, blobs, later).await, Ok(1), "the orphan alone: the job is open");
+    assert_eq!(names().await.len(), 4);
+
+    let tx = world.lead.begin().await.expect("begun");
+    let event = NewEvent::new(EventLevel::Info, "job.succeeded", "done");
+    tx.set_job_state(job, JobState::Queued, JobState::Succeeded, &event).await.expect("ended");
+    tx.commit().await.expect("committed");
+    assert_eq!(sweep(store, blobs, later).await, Ok(3));
+    assert_eq!(names().await, BTreeSet::from([media.to_string()]), "recordings are kept");
+}
