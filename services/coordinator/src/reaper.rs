@@ -85,9 +85,13 @@ async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     let overdue = |deadline: Option<UnixMillis>| deadline.is_some_and(|deadline| deadline <= now);
     let job = tx.read().job(id).await?;
     let Some(job) = job.filter(|job| !job.state.is_ended() && overdue(job.deadline)) else { return Ok(()) };
-    let seconds = job.deadline.unwrap_or(now).since(job.started.unwrap_or(now)).as_secs();
+    let limit = releaser::limit(&lead.parts, &job);
+    // A replay gives a job all its time again.
+    let replayed = job.started.is_some_and(|started| job.deadline > Some(started.plus(limit)));
+    let since = if replayed { " since a dead letter of it was replayed" } else { "" };
+    let seconds = limit.as_secs();
     let step = job.last_step.clone().unwrap_or_else(|| "waiting for a worker".to_owned());
-    let message = format!("ran longer than its limit of {seconds} s; last step: {step}");
+    let message = format!("ran longer than its limit of {seconds} s{since}; last step: {step}");
     tx.set_job_error(id, Code::JobTimeout.as_str(), &message).await?;
     let event = NewEvent::new(EventLevel::Error, "job.timeout", message).with(json!({ "timeout_seconds": seconds }));
     settle::stop(&tx, &job, JobState::Failed, &event, &mut changes).await?;

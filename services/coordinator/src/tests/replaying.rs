@@ -16,7 +16,7 @@ use warren_store::{LetterState, NewOutbox, Task};
 use warren_telemetry::metrics::render;
 
 use super::world::{World, embedded, given, letter, message, received};
-use crate::{commands::Commands, letters::Index, replay::replay, reports::Reports};
+use crate::{commands::Commands, letters::Index, reaper, replay::replay, reports::Reports};
 
 async fn buried(world: &World, letter: Letter) -> Letter {
     Index(world.lead.clone()).handle(std::slice::from_ref(&letter)).await.expect("indexed");
@@ -85,6 +85,11 @@ async fn a_replay_after_the_deadline_has_all_the_time_again() {
     assert_eq!(state(&world, &letter).await, LetterState::Replaying);
     let events = world.store().read().newest_events(task.job_id, 1).await.expect("read");
     assert!(events[0].event.event == "job.redriven" && events[0].event.message.contains("ada"), "{events:?}");
+
+    world.clock().advance(Duration::from_secs(21_600));
+    reaper::overdue(&world.lead).await.expect("done");
+    let message = world.job(task.job_id).await.error_message.expect("it is overdue again");
+    assert!(message.starts_with("ran longer than its limit of 21600 s since a dead letter"), "{message}");
 }
 
 #[tokio::test]
