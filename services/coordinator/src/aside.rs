@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use warren_broker::{Broker, Received};
 use warren_fault::{Code, Fault};
 use warren_messages::{
@@ -9,7 +10,7 @@ use warren_messages::{
     routes::Route,
 };
 
-/// Between two looks at messages that all wait.
+/// Longest between two looks at messages that all wait: others that could go on may be behind them in the queue.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// True when only the message itself has to wait: without the store or the lead, nothing goes on.
@@ -18,8 +19,8 @@ pub(crate) fn waits_alone(fault: &Fault) -> bool {
     !away && !matches!(fault, Fault::Permanent(_))
 }
 
-/// Publishes these messages of a group of `of` again. The caller then acks the originals; a crash in between makes
-/// duplicates under the same message ids.
+/// Publishes these messages of a group of `of` again; where all of them wait, after `retry`, or a second at most. The
+/// caller then acks the originals; a crash in between makes duplicates under the same message ids.
 ///
 /// # Errors
 /// When the broker is away.
@@ -28,9 +29,10 @@ pub(crate) async fn put_aside<M: Message>(
     route: Route<M>,
     waiting: &[&Received<M>],
     of: usize,
+    retry: impl Future<Output = ()>,
 ) -> Result<(), Fault> {
     if !waiting.is_empty() && waiting.len() == of {
-        tokio::time::sleep(PAUSE).await;
+        pause(retry).await;
     }
     for received in waiting {
         let headers = received.delivery.headers.clone();
@@ -38,4 +40,28 @@ pub(crate) async fn put_aside<M: Message>(
         broker.send(route, &envelope).await.map_err(|error| error.fault())?;
     }
     Ok(())
+}
+
+async fn pause(retry: impl Future<Output = ()>) {
+    // Looked at again either way.
+    let _ = timeout(PAUSE, retry).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pause_ends_at_once_with_a_reason_and_soon_without() {
+        let retry = Notify::new();
+        let told = retry.notified();
+        retry.notify_waiters();
+        assert!(poll!(pin!(pause(told))).is_ready(), "told before it began to wait");
+        pause(std::future::pending()).await;
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Commands(pub Arc<Lead>);
 
 impl GroupHandler<Received<Command>> for Commands {
     async fn handle(&self, group: &[Received<Command>]) -> Result<(), Fault> {
+        // From before the first look: what is told meanwhile counts.
+        let retry = self.0.parts.retry.notified();
         let mut waiting = Vec::new();
         for received in group {
             match self.one(received).await {
@@ -38,7 +40,7 @@ impl GroupHandler<Received<Command>> for Commands {
                 outcome => outcome?,
             }
         }
-        put_aside(&self.0.parts.broker, COMMANDS, &waiting, group.len()).await
+        put_aside(&self.0.parts.broker, COMMANDS, &waiting, group.len(), retry).await
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Parts {
     pub clock: Clock,
     /// The outbox's way out.
     pub relay: Relay,
+    /// Told when messages that wait may go on: object storage has answered, or letters were indexed.
+    pub retry: Arc<Notify>,
     /// As read at the start.
     pub settings: Arc<Settings>,
 }

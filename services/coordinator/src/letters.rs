@@ -36,6 +36,7 @@ impl GroupHandler<Letter> for Index {
             }
         }
         lead.commit(tx, &changes).await?;
+        lead.parts.retry.notify_waiters();
         for row in new {
             metrics::DEAD_LETTERS_MADE.one(&[("queue", &row.queue), ("class", &row.class)]);
         }

@@ -32,7 +32,7 @@ mod wiring;
 
 use std::{process::ExitCode, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use warren_blob::Blobs;
 use warren_broker::Broker;
 use warren_clock::Clock;
@@ -56,7 +56,8 @@ fn main() -> ExitCode {
             stopping.clone(),
         );
         let blobs = Blobs::connect(&settings.blob);
-        let watching = wiring::watch_parts(&host, &broker, &blobs);
+        let retry = Arc::<Notify>::default();
+        let watching = wiring::watch_parts(&host, &broker, &blobs, &retry);
         let working = async {
             let open = async || Store::open(&settings.store, clock.clone()).await;
             let Some(store) = store_health.opened(open, &stopping).await else { return Ok(()) };
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
                 blobs: blobs.clone(),
                 clock: clock.clone(),
                 relay,
+                retry: retry.clone(),
                 settings: settings.clone(),
             };
             let (lead, current) = watch::channel(None);

@@ -58,6 +58,8 @@ struct Item<'a> {
 impl GroupHandler<Received<TaskReport>> for Reports {
     async fn handle(&self, group: &[Received<TaskReport>]) -> Result<(), Fault> {
         let lead = &self.0;
+        // From before the first look: what is told meanwhile counts.
+        let retry = lead.parts.retry.notified();
         let (mut items, mut waiting) = (Vec::with_capacity(group.len()), Vec::new());
         let fetched = join_all(group.iter().map(|received| self.item(received))).await;
         for (received, item) in group.iter().zip(fetched) {
@@ -78,7 +80,7 @@ impl GroupHandler<Received<TaskReport>> for Reports {
             let changes = record(&lead.parts, &tx, &items).await?;
             lead.commit(tx, &changes).await?;
         }
-        put_aside(&lead.parts.broker, REPORTS, &waiting, group.len()).await
+        put_aside(&lead.parts.broker, REPORTS, &waiting, group.len(), retry).await
     }
 }
 

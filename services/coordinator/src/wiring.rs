@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
-use warren_blob::Blobs;
+use warren_blob::{BlobError, Blobs};
 use warren_broker::{Broker, Health};
 use warren_host::Host;
 use warren_messages::wire::leases_server::LeasesServer;
@@ -14,16 +14,26 @@ use warren_messages::wire::leases_server::LeasesServer;
 use crate::service::Door;
 
 /// Keeps readiness right until the process stops. The database shows in the turns at leading.
-pub(crate) async fn watch_parts(host: &Host, broker: &Broker, blobs: &Blobs) {
+pub(crate) async fn watch_parts(host: &Host, broker: &Broker, blobs: &Blobs, retry: &Notify) {
     let (rabbitmq, s3) = (host.part("rabbitmq", "not connected yet"), host.part("s3", "not asked yet"));
     let stopping = host.stopping();
     let watching = async {
-        tokio::join!(rabbitmq.follow(broker.health(), Health::usable), s3.ask(async || blobs.ensure_bucket().await),)
+        tokio::join!(rabbitmq.follow(broker.health(), Health::usable), s3.ask(async || ask_storage(blobs, retry).await))
     };
     tokio::select! {
         _ = watching => {}
         () = stopping.cancelled() => {}
     }
+}
+
+/// Asks object storage whether it is there. When it is, what waits for it may go on.
+///
+/// # Errors
+/// When it is not there, or refuses.
+pub(crate) async fn ask_storage(blobs: &Blobs, retry: &Notify) -> Result<(), BlobError> {
+    blobs.ensure_bucket().await?;
+    retry.notify_waiters();
+    Ok(())
 }
 
 /// Serves workers until `stopping`.

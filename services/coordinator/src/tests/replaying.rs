@@ -1,7 +1,8 @@
 //! Dead letters that are sent again.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use futures::poll;
 use warren_broker::{GroupHandler as _, Letter};
 use warren_fault::Fault;
 use warren_jobs::{JobState, TaskKind, TaskState};
@@ -183,7 +184,9 @@ async fn a_letter_that_is_not_indexed_yet_is_waited_for() {
     let asked = world.clock().now();
     let early = replay(&world.lead, "by hand", &of(&letter), asked).await;
     assert!(matches!(early, Err(Fault::RetryLater { .. })), "{early:?}");
+    let mut retry = pin!(world.lead.parts.retry.notified());
     let letter = buried(&world, letter).await;
+    assert!(poll!(retry.as_mut()).is_ready(), "whoever waits for it looks again");
     replay(&world.lead, "by hand", &of(&letter), asked).await.expect("replayed");
     let events = world.store().read().newest_events(task.job_id, 1).await.expect("read");
     assert!(events[0].event.message.contains("by hand"), "{events:?}");

@@ -1,5 +1,8 @@
 //! Vectors that are not there, and messages that wait for object storage without holding up the others.
 
+use std::pin::pin;
+
+use futures::poll;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warren_blob::Key;
@@ -16,7 +19,7 @@ use warren_messages::{
 use warren_store::Task;
 
 use super::world::{World, embedded, received, report};
-use crate::{commands::Commands, reports::Reports};
+use crate::{commands::Commands, reports::Reports, wiring::ask_storage};
 
 /// A report whose vectors are an object; `stored`: it is there.
 async fn by_object(world: &World, task: &Task, stored: bool) -> TaskReport {
@@ -95,6 +98,19 @@ async fn only<M: Message + Clone>(world: &World, route: Route<M>, last: M) -> Re
     stopping.cancel();
     consuming.await.expect("no panic");
     first
+}
+
+#[tokio::test]
+async fn an_answer_of_storage_is_a_reason_to_look_again() {
+    let mut world = World::new().await;
+    let parts = world.lead.parts.clone();
+    let mut retry = pin!(parts.retry.notified());
+    ask_storage(&parts.blobs, &parts.retry).await.expect("it is there");
+    assert!(poll!(retry.as_mut()).is_ready());
+    world.stop_storage().await;
+    let mut retry = pin!(parts.retry.notified());
+    ask_storage(&parts.blobs, &parts.retry).await.expect_err("it is away");
+    assert!(poll!(retry.as_mut()).is_pending());
 }
 
 #[tokio::test(flavor = "multi_thread")]

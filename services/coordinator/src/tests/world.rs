@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -127,8 +131,8 @@ impl World {
         let blobs = Blobs::connect(&settings.blob);
         blobs.ensure_bucket().await.expect("a bucket");
         let broker = Broker::start(settings.broker.clone(), clock.clone(), "coordinator", stopping.clone());
-        let relay = Relay::new(RELAY);
-        let parts = Parts { store, broker, blobs, clock, relay, settings: Arc::new(settings) };
+        let (relay, retry) = (Relay::new(RELAY), Arc::<Notify>::default());
+        let parts = Parts { store, broker, blobs, clock, relay, retry, settings: Arc::new(settings) };
         let (lead, turns) = begin(parts, stopping.clone()).await;
         Self { lead, turns, stopping, s3: Some(s3), _folder: folder }
     }
