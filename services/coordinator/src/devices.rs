@@ -20,6 +20,7 @@ use warren_jobs::{
     JobClass,
     lease::{Acquired, DeviceSpec, Holder, Lease, LeaseTable, LeaseTiming, Renewed, Request, Yield},
 };
+use warren_messages::wire::WorkerReport;
 use warren_store::{Store, StoreError, Term};
 use warren_telemetry::metrics;
 
@@ -239,6 +240,23 @@ impl Devices {
         self.delete(&[(lease.parse().unwrap_or_default(), fence as i64)]).await
     }
 
+    /// Takes back what this worker was granted and, as its report shows, does not know of: the answer was lost.
+    pub(crate) fn take_back(&self, report: &WorkerReport) {
+        let mut inner = self.lock();
+        let Inner { table, calls, unheard, .. } = &mut *inner;
+        // While a call is under way, its answer is still to come.
+        let known = |lease: &Lease| {
+            calls.contains_key(&lease.holder) || report.renewals.iter().any(|renewal| renewal.lease == lease.id)
+        };
+        let lost = table.take_back(&report.worker, &report.boot, known, self.now());
+        unheard.extend(lost.iter().map(|lease| (id(lease), lease.fence as i64)));
+        drop(inner);
+        for lease in lost {
+            tracing::info!(lease = lease.id, device = lease.device, worker = lease.holder.worker, "a grant was lost");
+            self.changed.notify_one();
+        }
+    }
+
     /// What is given out of each device.
     pub(crate) fn usage(&self) -> Vec<Usage> {
         let inner = self.lock();
@@ -399,6 +417,7 @@ fn from_row(row: &warren_store::Lease, timing: &LeaseTiming) -> Lease {
         fence: row.fence as u64,
         granted_ms: millis(row.granted),
         expires_ms,
+        confirmed: true,
         draining_until_ms: (row.state == DRAINING).then_some(expires_ms + timing.grace_ms),
     }
 }

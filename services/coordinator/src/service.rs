@@ -168,12 +168,14 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
     }
 }
 
-fn renewed(lead: &Lead, report: &WorkerReport) -> CoordinatorOrder {
+/// Renews what a worker reports to hold, and takes back what it does not know of.
+pub(crate) fn renewed(lead: &Lead, report: &WorkerReport) -> CoordinatorOrder {
     let (mut leases, mut lost) = (Vec::new(), Vec::new());
     for renewal in &report.renewals {
         let kept = lead.devices.renew(&renewal.lease, renewal.fence);
         if kept { &mut leases } else { &mut lost }.push(renewal.lease.clone());
     }
+    lead.devices.take_back(report);
     let order = RenewedOrder { report: report.report, leases, lost, ttl_ms: lead.devices.ttl_ms() };
     CoordinatorOrder { order: Some(Order::Renewed(order)) }
 }

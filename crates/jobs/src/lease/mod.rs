@@ -43,6 +43,8 @@ pub struct LeaseTiming {
     pub ttl_ms: u64,
     /// Wait after that before the memory is given out again. Default 5 000.
     pub grace_ms: u64,
+    /// How long the answer with a grant may be on its way. Default 2 000.
+    pub answer_ms: u64,
     /// A holder is not asked to yield earlier, so that loading a model pays. Default 2 000.
     pub slice_ms: u64,
     /// A request whose worker has not asked again for so long is dropped. Default 25 000.
@@ -53,7 +55,14 @@ pub struct LeaseTiming {
 
 impl Default for LeaseTiming {
     fn default() -> Self {
-        Self { ttl_ms: 15_000, grace_ms: 5_000, slice_ms: 2_000, patience_ms: 25_000, max_bypasses: 8 }
+        Self {
+            ttl_ms: 15_000,
+            grace_ms: 5_000,
+            answer_ms: 2_000,
+            slice_ms: 2_000,
+            patience_ms: 25_000,
+            max_bypasses: 8,
+        }
     }
 }
 
@@ -108,6 +117,8 @@ pub struct Lease {
     pub granted_ms: u64,
     /// End of life unless it is renewed.
     pub expires_ms: u64,
+    /// True once it was renewed, or may have been. Before that, nobody uses it.
+    pub confirmed: bool,
     /// `Some(until)` once it has expired: nobody may use it, and its memory stays blocked until then.
     pub draining_until_ms: Option<u64>,
 }

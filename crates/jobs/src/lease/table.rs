@@ -58,6 +58,8 @@ impl LeaseTable {
             device.last_fence = device.last_fence.max(fence);
         }
         for mut lease in leases {
+            // The earlier coordinator may have renewed it.
+            lease.confirmed = true;
             let device = self.device(&lease.device);
             device.last_fence = device.last_fence.max(lease.fence);
             match &mut lease.draining_until_ms {
@@ -111,6 +113,7 @@ impl LeaseTable {
         match self.leases.get_mut(id) {
             Some(lease) if lease.fence == fence && lease.is_live() && now_ms < lease.expires_ms => {
                 lease.expires_ms = lease.expires_ms.max(now_ms.saturating_add(self.timing.ttl_ms));
+                lease.confirmed = true;
                 Renewed::Ok { expires_ms: lease.expires_ms }
             }
             _ => Renewed::Lost,
@@ -126,6 +129,27 @@ impl LeaseTable {
             self.free(id, now_ms);
         }
         releasable
+    }
+
+    /// Takes back what a worker's process was granted without ever hearing of it: not renewed once, answered long enough
+    /// ago, and not `known`, by its report, to the worker. A grant must not be used before its first renewal, so the
+    /// device is free at once; should the answer come after all, that renewal fails and the worker asks again.
+    pub fn take_back(&mut self, worker: &str, boot: &str, known: impl Fn(&Lease) -> bool, now_ms: u64) -> Vec<Lease> {
+        let timing = &self.timing;
+        let unheard = |lease: &&Lease| {
+            // Its life has been counted from the last answer as long as nothing renewed it.
+            let answered_ms = lease.expires_ms.saturating_sub(timing.ttl_ms);
+            !lease.confirmed
+                && lease.is_live()
+                && now_ms >= answered_ms.saturating_add(timing.answer_ms)
+                && (lease.holder.worker.as_str(), lease.holder.boot.as_str()) == (worker, boot)
+                && !known(lease)
+        };
+        let unheard: Vec<Lease> = self.leases.values().filter(unheard).cloned().collect();
+        for lease in &unheard {
+            self.free(&lease.id, now_ms);
+        }
+        unheard
     }
 
     /// Lets time pass: expires leases, frees drained ones, drops requests nobody stands behind, grants what fits.
@@ -280,6 +304,7 @@ impl LeaseTable {
                 fence,
                 granted_ms: now_ms,
                 expires_ms: now_ms.saturating_add(self.timing.ttl_ms),
+                confirmed: false,
                 draining_until_ms: None,
             };
             self.leases.insert(request.lease, lease);

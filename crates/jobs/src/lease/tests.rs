@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -143,6 +143,31 @@ fn a_new_leader_honours_leases_until_they_have_drained() {
 }
 
 #[test]
+fn a_grant_that_never_arrived_is_free_before_it_expires() {
+    let mut table = table(1);
+    let nothing = |_: &Lease| false;
+    let lost = granted(table.acquire(request(1, 1, "m", 1), 0));
+    table.acquire(request(2, 2, "m", 1), 0);
+    assert_eq!(table.take_back("w1", "b", nothing, 1_999), [], "the answer may be on its way");
+    granted(table.acquire(request(3, 1, "m", 1), 1_500));
+    assert_eq!(table.take_back("w1", "b", nothing, 3_499), [], "answered again");
+    assert_eq!(table.take_back("w1", "b", |lease| lease.id == lost.id, 3_500), [], "its worker knows it");
+    assert_eq!(table.take_back("w1", "another", nothing, 3_500), []);
+    assert_eq!(table.take_back("w2", "b", nothing, 3_500), []);
+    assert_eq!(ids(&table.take_back("w1", "b", nothing, 3_500)), ["lease-1"]);
+    assert_eq!(table.renew(&lost.id, lost.fence, 3_500), Renewed::Lost, "should the answer come after all");
+    assert_eq!(ids(&table.tick(3_500).granted), ["lease-2"]);
+
+    // Once renewed, it may be in use whatever a report says.
+    let used = granted(table.acquire(request(4, 2, "m", 1), 3_500));
+    table.renew(&used.id, used.fence, 4_000);
+    assert_eq!(table.take_back("w2", "b", nothing, 10_000), []);
+    let rows: Vec<Lease> = table.leases().map(|lease| Lease { confirmed: false, ..lease.clone() }).collect();
+    table.load([], rows, 10_000);
+    assert_eq!(table.take_back("w2", "b", nothing, 20_000), [], "an earlier coordinator may have renewed it");
+}
+
+#[test]
 fn old_slices_yield_when_others_wait_and_young_ones_do_not() {
     let mut table = table(2);
     let first = granted(table.acquire(request(1, 1, "m", 1), 0));
@@ -190,6 +215,7 @@ enum Op {
     Renew { pick: usize, fence_off: bool },
     Release { pick: usize, fence_off: bool },
     Withdraw { worker: u32 },
+    TakeBack { worker: u32 },
     Tick { ms: u64 },
     HandOver,
 }
@@ -202,6 +228,7 @@ fn histories() -> impl Strategy<Value = Vec<Op>> {
         6 => (any::<usize>(), prop::bool::weighted(0.1)).prop_map(|(pick, fence_off)| Op::Renew { pick, fence_off }),
         5 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(pick, fence_off)| Op::Release { pick, fence_off }),
         1 => (0_u32..5).prop_map(|worker| Op::Withdraw { worker }),
+        2 => (0_u32..5).prop_map(|worker| Op::TakeBack { worker }),
         8 => (0_u64..8_000).prop_map(|ms| Op::Tick { ms }),
         1 => Just(Op::HandOver),
     ];
@@ -225,6 +252,8 @@ fn two_devices() -> LeaseTable {
 struct World {
     blocks: BTreeMap<String, (Lease, u64)>,
     seen: Vec<Lease>,
+    /// Leases that were renewed, and so may be used.
+    renewed: BTreeSet<String>,
     last_fence: BTreeMap<String, u64>,
 }
 
@@ -280,6 +309,7 @@ fn no_lost_wake_up(table: &LeaseTable) -> Result<(), TestCaseError> {
             fence: 0,
             granted_ms: 0,
             expires_ms: 0,
+            confirmed: false,
             draining_until_ms: None,
         };
         let with_head: Vec<&Lease> = held.iter().copied().chain([&imagined]).collect();
@@ -353,6 +383,7 @@ proptest! {
                         let renewed = table.renew(&lease.id, lease.fence + u64::from(fence_off), now);
                         if let Renewed::Ok { expires_ms } = renewed {
                             prop_assert!(!fence_off);
+                            world.renewed.insert(lease.id.clone());
                             prop_assert_eq!(table.renew(&lease.id, lease.fence, now), Renewed::Ok { expires_ms }, "I9");
                             let block = world.blocks.get_mut(&lease.id).expect("a released lease cannot be renewed");
                             block.1 = now + 20_000;
@@ -372,6 +403,14 @@ proptest! {
                 Op::Withdraw { worker } => {
                     for request in asked.iter().filter(|request| request.holder.worker == format!("w{worker}")) {
                         table.withdraw(&request.holder);
+                    }
+                }
+                Op::TakeBack { worker } => {
+                    let (worker, boot) = (format!("w{worker}"), format!("b{}", worker % 2));
+                    for lease in table.take_back(&worker, &boot, |_| false, now) {
+                        prop_assert!(!world.renewed.contains(&lease.id), "I1: {} may be in use", lease.id);
+                        world.blocks.remove(&lease.id).expect("it was granted");
+                        prop_assert_eq!(table.renew(&lease.id, lease.fence, now), Renewed::Lost);
                     }
                 }
                 Op::Tick { ms } => {

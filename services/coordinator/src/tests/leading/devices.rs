@@ -5,10 +5,12 @@ use warren_jobs::{
     JobClass,
     lease::{Holder, Lease, Request},
 };
+use warren_messages::wire::{LeaseRenewal, WorkerReport};
 
 use crate::{
     devices::{Answer, Usage},
     lead::Lead,
+    service::renewed,
     tests::world::{PATIENCE, World, eventually, within},
 };
 
@@ -78,4 +80,43 @@ async fn a_grant_that_nobody_heard_of_is_free_at_once() {
     })
     .await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_grant_whose_answer_was_lost_is_free_when_its_worker_does_not_report_it() {
+    let world = World::new().await;
+    let lead = &world.lead;
+    let report = |renewals: Vec<LeaseRenewal>| WorkerReport {
+        worker: "a".to_owned(),
+        boot: "b".to_owned(),
+        renewals,
+        ..WorkerReport::default()
+    };
+    let known = |lease: &Lease| LeaseRenewal { lease: lease.id.clone(), fence: lease.fence };
+    {
+        let mut asked = pin!(lead.devices.acquire(request(lead, "a"), PATIENCE));
+        assert!(poll!(&mut asked).is_pending(), "it is being written");
+        world.clock().advance(Duration::from_secs(2));
+        renewed(lead, &report(vec![]));
+        assert_eq!(usage(lead), (1, 0), "it is not answered yet");
+        within("it is granted", asked).await.expect("written");
+    }
+    renewed(lead, &report(vec![]));
+    assert_eq!(usage(lead), (0, 0));
+
+    let next = granted(lead, "c").await;
+    let of_c = WorkerReport { worker: "c".to_owned(), ..report(vec![known(&next)]) };
+    world.clock().advance(Duration::from_secs(2));
+    renewed(lead, &of_c);
+    renewed(lead, &WorkerReport { renewals: vec![], ..of_c });
+    assert_eq!(usage(lead), (1, 0), "it was renewed once, and may be in use");
+
+    let only_its_row = eventually("only its row is left", async || {
+        let rows = world.store().read().leases().await.expect("read");
+        rows.iter().map(|row| row.id.to_string()).eq([next.id.clone()])
+    });
+    tokio::select! {
+        ended = lead.devices.run(lead.sessions_mutex(), &world.stopping) => panic!("{ended:?}"),
+        () = only_its_row => {}
+    }
 }
