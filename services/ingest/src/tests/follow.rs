@@ -68,11 +68,12 @@ async fn cancel_is_a_command_and_waits_for_its_effect() {
     let world = World::new().await;
     let mut commands = world.coordinator(true);
     let job = world.submit_texts(&["a"]).await;
+    // The coordinator listens by now: the call waits for its effect, not for RabbitMQ.
+    within("it was submitted", commands.recv()).await.expect("a command");
     let request = CancelJobRequest { id: job.id.clone(), reason: "changed my mind".to_owned() };
     let cancelled = world.jobs().cancel(request.clone()).await.expect("recorded").into_inner();
     assert!(cancelled.effective);
     assert_eq!(cancelled.job.expect("a job").state(), JobState::Cancelled);
-    within("it was submitted", commands.recv()).await.expect("a command");
     let command = within("it was cancelled", commands.recv()).await.expect("a command");
     let Some(What::Cancel(cancel)) = command.command else { panic!("{command:?}") };
     assert_eq!((cancel.job, cancel.reason.as_str()), (job.id, "changed my mind"));
