@@ -144,7 +144,8 @@ fn models(data: &Path) -> Vec<Finding> {
     folders.chain(found).collect()
 }
 
-fn stack(data: &Path) -> Vec<Finding> {
+fn stack(target: &Target, data: &Path) -> Vec<Finding> {
+    let here = Target { server: None, ..target.clone() };
     match up::ps(data) {
         Err(UpError::NoStack(_)) => vec![Finding::good("stack", format!("none in {}", data.display()))],
         Err(error) => vec![Finding::bad("stack", "cannot be read", error.to_string())],
