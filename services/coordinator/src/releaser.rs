@@ -62,7 +62,10 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
 }
 
 /// Releases one group of one kind. Returns how many tasks were decided on.
-async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
+///
+/// # Errors
+/// When the store is away; then nothing was decided.
+pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
     let parts = &lead.parts;
     let now = parts.clock.now();
     let picked = lead.board().decide(kind, GROUP, now);

@@ -194,7 +194,7 @@ async fn void(lead: &Lead, report: &WorkerReport) {
     let Ok(rows) = lead.parts.store.read().tasks_by_id(&ids).await else { return };
     for (task, reported) in doubtful {
         let row = rows.iter().find(|row| row.id == task.0);
-        if row.is_none_or(|row| !state::accepts(row.state, dispatch(row), reported)) {
+        if row.is_none_or(|row| !state::accepts(row.state, releaser::dispatch(row), reported)) {
             lead.sessions().stale(&report.worker, task, reported);
         }
     }

@@ -1,5 +1,6 @@
 //! The leader on a real database, with RabbitMQ and object storage where they take part.
 
+mod going_out;
 mod leading;
 mod reaping;
 mod replaying;

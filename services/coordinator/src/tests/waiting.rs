@@ -1,4 +1,4 @@
-//! Vectors that are not there, and messages that wait for object storage without holding up the others.
+//! Messages that wait for what they need, be it an object or another message, without holding up the others.
 
 use std::pin::pin;
 
@@ -9,17 +9,19 @@ use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
 use warren_fault::{Code, Fault};
 use warren_jobs::{JobState, TaskState};
-use warren_local::rabbitmq;
 use warren_messages::{
-    envelope::{Envelope, Message},
+    envelope::{Envelope, Message, decode},
     ids::JobId,
     routes::{COMMANDS, REPORTS, Route},
-    wire::{CancelJob, Command, JobSubmitted, ResultObject, TaskReport, command::Command as What, embedded::Vectors},
+    wire::{
+        self, CancelJob, Command, JobSubmitted, ReplayLetters, ResultObject, TaskReport, command::Command as What,
+        embedded::Vectors, task_report,
+    },
 };
-use warren_store::Task;
+use warren_store::{NewOutbox, Task};
 
-use super::world::{World, embedded, received, report};
-use crate::{commands::Commands, reports::Reports, wiring::ask_storage};
+use super::world::{World, embedded, letter, message, received, report};
+use crate::{commands::Commands, letters::Index, replay::replay, reports::Reports, wiring::ask_storage};
 
 /// A report whose vectors are an object; `stored`: it is there.
 async fn by_object(world: &World, task: &Task, stored: bool) -> TaskReport {
@@ -65,13 +67,6 @@ async fn there_is_a_vector_for_each_text() {
     assert_eq!(world.job(task.job_id).await.state, JobState::Succeeded);
 }
 
-async fn with_rabbitmq() -> World {
-    let rabbit = tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ");
-    let world = World::with(&rabbit.amqp_url).await;
-    assert!(world.lead.parts.broker.ready().await);
-    world
-}
-
 struct Collect<M>(mpsc::UnboundedSender<Received<M>>);
 
 impl<M: Message + Clone> GroupHandler<Received<M>> for Collect<M> {
@@ -115,7 +110,7 @@ async fn an_answer_of_storage_is_a_reason_to_look_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_whose_object_is_out_of_reach_waits_alone() {
-    let mut world = with_rabbitmq().await;
+    let mut world = World::with_rabbitmq().await;
     let (far, near, over) = (world.running(&["a"]).await, world.running(&["b"]).await, world.running(&["c"]).await);
     let waits = received(&world, REPORTS, by_object(&world, &far, true).await);
     let repeated = received(&world, REPORTS, by_object(&world, &over, true).await);
@@ -131,7 +126,7 @@ async fn a_report_whose_object_is_out_of_reach_waits_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_texts_are_out_of_reach_waits_alone() {
-    let mut world = with_rabbitmq().await;
+    let mut world = World::with_rabbitmq().await;
     let (waits, unwanted) = (world.submitted().await, world.submitted().await);
     let command = |what| received(&world, COMMANDS, Command { actor: "ada".to_owned(), command: Some(what) });
     let submitted = command(What::Submitted(JobSubmitted { job: JobId(waits).to_string() }));
@@ -142,4 +137,65 @@ async fn a_job_whose_texts_are_out_of_reach_waits_alone() {
     assert_eq!(world.job(waits).await.state, JobState::Queued);
     let queued = only(&world, COMMANDS, submitted.message.clone()).await;
     assert_eq!((queued.delivery.message_id, queued.message), (submitted.delivery.message_id, submitted.message));
+}
+
+fn prepared(task: &Task, what: task_report::Report) -> TaskReport {
+    let wire::Task { id, job, dispatch, .. } = message(task);
+    TaskReport { task: id, job, dispatch, worker: "w".to_owned(), report: Some(what), ..TaskReport::default() }
+}
+
+/// A part with one window of a second.
+fn part(task: &Task, ordinal: u32) -> TaskReport {
+    let first_sample = i64::from(ordinal) * 9_600_000;
+    let windows = vec![wire::Window { first_sample, samples: 16_000 }];
+    let part = wire::PreparedPart { ordinal, first_sample, windows, ..wire::PreparedPart::default() };
+    prepared(task, task_report::Report::PreparedPart(part))
+}
+
+fn whole(task: &Task, parts: u32) -> TaskReport {
+    let all = wire::PreparedAll { parts, samples: 16_000, ..wire::PreparedAll::default() };
+    prepared(task, task_report::Report::PreparedAll(all))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_complete_with_all_its_parts() {
+    let world = World::with_rabbitmq().await;
+    let task = world.preparing().await;
+    let all = received(&world, REPORTS, whole(&task, 2));
+    let first = received(&world, REPORTS, part(&task, 0));
+    Reports(world.lead.clone()).handle(&[first, all.clone()]).await.expect("settled");
+    assert_eq!(world.task(task.id).await.state, TaskState::Released, "its end waits");
+    let queued = only(&world, REPORTS, all.message.clone()).await;
+    assert_eq!(queued.delivery.message_id, all.delivery.message_id);
+    handled(&world, part(&task, 1)).await.expect("recorded");
+    Reports(world.lead.clone()).handle(&[queued]).await.expect("recorded");
+    assert_eq!(world.task(task.id).await.state, TaskState::Done);
+    let counts = world.store().read().counts(task.job_id).await.expect("read");
+    assert_eq!((counts.total(), counts.unreleased), (3, 2));
+
+    // In one group, all of it counts.
+    let task = world.preparing().await;
+    let group = [part(&task, 0), part(&task, 1), whole(&task, 2)].map(|report| received(&world, REPORTS, report));
+    Reports(world.lead.clone()).handle(&group).await.expect("recorded");
+    assert_eq!(world.task(task.id).await.state, TaskState::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_with_a_dead_part_is_prepared_again() {
+    let world = World::with_rabbitmq().await;
+    let task = world.preparing().await;
+    let dead = letter(&world, REPORTS, &part(&task, 1));
+    let all = received(&world, REPORTS, whole(&task, 2));
+    handled(&world, part(&task, 0)).await.expect("recorded");
+    Index(world.lead.clone()).handle(std::slice::from_ref(&dead)).await.expect("indexed");
+    Reports(world.lead.clone()).handle(&[all]).await.expect("it is stale");
+    assert_eq!(world.job(task.job_id).await.state, JobState::Failed);
+
+    let again = ReplayLetters { letters: vec![dead.id.to_string()], ..ReplayLetters::default() };
+    replay(&world.lead, "ada", &again, world.clock().now()).await.expect("replayed");
+    let back = world.task(task.id).await;
+    assert_eq!((back.state, back.dispatch), (TaskState::Released, 2));
+    let NewOutbox { routing_key, kind, body, .. } = world.outbox().await.remove(0);
+    let sent: wire::Task = decode(Some(&kind), &body).expect("a task");
+    assert_eq!((routing_key.as_str(), sent.dispatch), ("prepare", 2), "its worker reports all parts again");
 }

@@ -15,7 +15,7 @@ use warren_broker::{Broker, BrokerSettings, Delivery, Letter, Received};
 use warren_clock::{Clock, UnixMillis};
 use warren_host::Readiness;
 use warren_jobs::{JobClass, JobKind, JobState, TaskKind};
-use warren_local::{Scratch, s3};
+use warren_local::{Scratch, rabbitmq, s3};
 use warren_messages::{
     envelope::{Envelope, Message},
     ids::{JobId, TaskId},
@@ -79,14 +79,21 @@ impl World {
         Self::with(NOWHERE).await
     }
 
-    /// The same with RabbitMQ.
-    pub(super) async fn with(amqp_url: &str) -> Self {
+    async fn with(amqp_url: &str) -> Self {
         let clock = Clock::manual(UnixMillis(1_700_000_000_000));
         let begin = async |parts: Parts, _| {
             let term = parts.store.try_lead("test", "nowhere", TERM).await.expect("asked").expect("nobody else leads");
             (Arc::new(Lead::start(term, parts).await.expect("leading")), None)
         };
         Self::begun(amqp_url, clock, begin).await
+    }
+
+    /// The same with a RabbitMQ of its own.
+    pub(super) async fn with_rabbitmq() -> Self {
+        let rabbit = tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ");
+        let world = Self::with(&rabbit.amqp_url).await;
+        assert!(world.lead.parts.broker.ready().await);
+        world
     }
 
     /// A coordinator as it runs, with one `cpu` for one lease at a time. RabbitMQ is away.
@@ -184,21 +191,28 @@ impl World {
 
     /// A running job of `texts`, all in one task that is out under dispatch 1.
     pub(super) async fn running(&self, texts: &[&str]) -> Task {
-        let (job, task) = (self.submitted().await, self.clock().new_id());
         let work = wire::EmbedTask { model: "m".to_owned(), first: 0, input: Some(Input::Texts(given(texts))) };
-        let new = NewTask {
-            id: task,
-            job_id: job,
-            kind: TaskKind::Embed,
-            ordinal: 0,
-            payload: Payload::write(Work::Embed(work)),
-            cost: 1.0,
-            units: 1.0,
-        };
+        let job = self.submitted().await;
+        self.out(job, TaskKind::Embed, &Payload::write(Work::Embed(work)), true).await
+    }
+
+    /// A running job whose recording is being prepared, under dispatch 1.
+    pub(super) async fn preparing(&self) -> Task {
+        let media_key = format!("media/{}", Uuid::nil());
+        let work = wire::PrepareTask { media_key, ..wire::PrepareTask::default() };
+        let job = self.submitted_as(JobKind::Transcribe).await;
+        self.out(job, TaskKind::Prepare, &Payload::write(Work::Prepare(work)), false).await
+    }
+
+    /// The only task of a job is out; `all`: there will be no other.
+    async fn out(&self, job: Uuid, kind: TaskKind, payload: &str, all: bool) -> Task {
+        let task = self.clock().new_id();
+        let new =
+            NewTask { id: task, job_id: job, kind, ordinal: 0, payload: payload.to_owned(), cost: 1.0, units: 1.0 };
         let tx = self.lead.begin().await.expect("begun");
         tx.insert_tasks(&[new]).await.expect("planned");
-        tx.add_planned(job, 0.0, true).await.expect("planned");
-        tx.release_next(&[Want { job, kind: TaskKind::Embed, count: 1 }]).await.expect("released");
+        tx.add_planned(job, 0.0, all).await.expect("planned");
+        tx.release_next(&[Want { job, kind, count: 1 }]).await.expect("released");
         let row = tx.read().job(job).await.expect("read").expect("there");
         let event = warren_store::NewEvent::new(warren_store::EventLevel::Info, "job.started", "started");
         tx.set_job_state(job, JobState::Queued, JobState::Running, &event).await.expect("running");
@@ -209,11 +223,15 @@ impl World {
 
     /// A job of texts that is not planned.
     pub(super) async fn submitted(&self) -> Uuid {
+        self.submitted_as(JobKind::Embed).await
+    }
+
+    async fn submitted_as(&self, kind: JobKind) -> Uuid {
         let id = self.clock().new_id();
         let new = NewJob {
             id,
             caller: "ada".to_owned(),
-            kind: JobKind::Embed,
+            kind,
             class: JobClass::Default,
             media_id: None,
             name: "notes".to_owned(),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use warren_messages::{
     ids::TaskId,
     wire::{
-        AcquireRequest, CoordinatorOrder, KindSlots, Stale, WorkerReport, acquire_response::Outcome,
+        AcquireRequest, CoordinatorOrder, KindSlots, Stale, TaskInHand, WorkerReport, acquire_response::Outcome,
         coordinator_order::Order, leases_server::Leases,
     },
 };
@@ -90,5 +90,25 @@ async fn a_released_row_counts_whatever_the_board_says() {
     assert!(matches!(asked(task, 1).await, Outcome::Granted(_)));
     assert_eq!(asked(task, 2).await, Outcome::Stale(Stale {}));
     assert_eq!(asked(Uuid::from_u128(7), 1).await, Outcome::Stale(Stale {}));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_goes_on_with_a_released_row_and_stops_what_is_stale() {
+    let world = World::leading().await;
+    let task = world.running(&["a"]).await.id;
+    let (mut orders, reports) = session(&world, "cpu").await;
+    let in_hand = |dispatch| TaskInHand { task: TaskId(task).to_string(), dispatch, ..TaskInHand::default() };
+    let running = WorkerReport { running: vec![in_hand(1), in_hand(7)], ..report("cpu") };
+    reports.send(running).await.expect("the session stands");
+    let stale = within("it is told", async {
+        loop {
+            let order = orders.message().await.expect("it leads").expect("the session stands");
+            if let Some(Order::Stale(stale)) = order.order {
+                return stale.dispatch;
+            }
+        }
+    });
+    assert_eq!(stale.await, 7, "the board does not know the task, but its row does");
     world.stop().await;
 }
