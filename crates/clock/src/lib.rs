@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use backoff::Reconnect;
@@ -39,6 +39,8 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
+    /// The wall clock at a moment, and what has passed since by the clock that nobody sets.
+    Steady(UnixMillis, Instant),
     Manual(Arc<AtomicI64>),
 }
 
@@ -46,6 +48,16 @@ impl Clock {
     /// The machine's own clock.
     pub fn system() -> Self {
         Self(Source::System)
+    }
+
+    /// A clock that agrees with this one now, and that a step of the machine's clock does not move: for deadlines that
+    /// somebody else measures by a clock of their own.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        match &self.0 {
+            Source::System => Self(Source::Steady(self.now(), Instant::now())),
+            Source::Steady(..) | Source::Manual(_) => self.clone(),
+        }
     }
 
     /// A clock for tests that moves only by [`Clock::advance`].
@@ -61,6 +73,7 @@ impl Clock {
                 let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixMillis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
             }
+            Source::Steady(start, since) => start.plus(since.elapsed()),
             Source::Manual(now) => UnixMillis(now.load(Ordering::SeqCst)),
         }
     }
@@ -95,6 +108,19 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         assert_eq!(clock.now(), UnixMillis(3_000));
         assert_eq!(clock.now().since(UnixMillis(1_000)), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_steady_clock_goes_on_from_the_one_it_was_made_of() {
+        let before = Clock::system().now();
+        let clock = Clock::system().steady();
+        let first = clock.now();
+        assert!(first >= before && first.since(before) < Duration::from_secs(60));
+        assert!(clock.steady().now() >= first);
+        let manual = Clock::manual(UnixMillis(1_000));
+        let steady = manual.steady();
+        manual.advance(Duration::from_secs(2));
+        assert_eq!(steady.now(), UnixMillis(3_000));
     }
 
     #[test]

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::{Clock, UnixMillis};
@@ -59,9 +56,8 @@ pub(crate) enum Answer {
 pub(crate) struct Devices {
     term: Term,
     store: Store,
-    /// When the term's table was loaded, by the wall and by the clock that nobody sets. A step of the wall clock must
-    /// not end leases: their holders measure them as they are.
-    loaded: (UnixMillis, Instant),
+    /// A steady one: a step of the machine's clock must not end leases, whose holders measure them as they are.
+    clock: Clock,
     timing: LeaseTiming,
     doubt: Doubt,
     inner: Mutex<Inner>,
@@ -156,10 +152,10 @@ impl Devices {
         doubt.commit(tx).await?;
         let fences =
             store.read().devices().await?.into_iter().map(|row| (row.name, row.last_fence as u64)).collect::<Vec<_>>();
-        let loaded = (clock.now(), Instant::now());
-        table.load(fences, leases, millis(loaded.0));
+        let clock = clock.steady();
+        table.load(fences, leases, millis(clock.now()));
         let inner = Mutex::new(Inner { table, calls: HashMap::new(), last_call: 0, unheard: Vec::new() });
-        Ok(Self { term, store, loaded, timing, doubt, inner, changed: Notify::new() })
+        Ok(Self { term, store, clock, timing, doubt, inner, changed: Notify::new() })
     }
 
     /// How long a lease lives without renewal.
@@ -346,7 +342,7 @@ impl Devices {
     }
 
     fn now(&self) -> u64 {
-        millis(self.loaded.0.plus(self.loaded.1.elapsed()))
+        millis(self.clock.now())
     }
 }
 

@@ -189,7 +189,7 @@ async fn a_recording_with_a_dead_part_is_prepared_again() {
     handled(&world, part(&task, 0)).await.expect("recorded");
     Index(world.lead.clone()).handle(std::slice::from_ref(&dead)).await.expect("indexed");
     Reports(world.lead.clone()).handle(&[all]).await.expect("it is stale");
-    assert_eq!(world.job(task.job_id).await.state, JobState::Failed);
+    assert_eq!(world.task(task.id).await.state, TaskState::Dead);
 
     let again = ReplayLetters { letters: vec![dead.id.to_string()], ..ReplayLetters::default() };
     replay(&world.lead, "ada", &again, world.clock().now()).await.expect("replayed");
