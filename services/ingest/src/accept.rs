@@ -59,7 +59,7 @@ pub(crate) struct Asked {
 /// `ALREADY_EXISTS` when the request id was used for something else; `UNAVAILABLE` when a part is away.
 pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Result<Job, Status> {
     let id = parts.clock.new_id();
-    let texts = if asked.texts.is_empty() { None } else { Some(put_texts(parts, id, &asked.texts).await?) };
+    let mut texts = if asked.texts.is_empty() { None } else { Some(put_texts(parts, id, &asked.texts).await?) };
     let kind = asked.kind;
     let (request_id, body_hash) = asked.request.unzip();
     let command = Command {
@@ -78,7 +78,6 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
         language: asked.language,
         timeout_s: asked.timeout_s,
         progress_planned: asked.texts.len() as f64,
-        resubmitted_from: None,
     };
     let request = SubmitRequest {
         request_id: request_id.clone(),
@@ -87,28 +86,19 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
     };
     let mut patience = Patience::default();
     let submitted = loop {
-        let outcome = submit(parts, &new, &request).await;
+        let outcome = submit(parts, &new, &request, &mut texts).await;
         let Some(wait) = patience.after(&outcome) else { break outcome };
         tokio::time::sleep(wait).await;
     };
     match submitted {
         Ok(Submitted::New(job)) => {
-            if let Some(texts) = texts {
-                texts.keep();
-            }
             parts.relay.committed();
             metrics::JOBS_SUBMITTED.one(&[("kind", kind.as_str())]);
             Ok(job)
         }
         Ok(Submitted::Existing(job)) => Ok(job),
         Ok(Submitted::Conflict) => Err(reused_request_id(&request_id.unwrap_or_default())),
-        Err(error) => {
-            // Whether the commit took place is not known then: if it did, the job needs its texts.
-            if let (Some(texts), StoreError::Unavailable { .. }) = (texts, &error) {
-                texts.keep();
-            }
-            Err(of_store(&error))
-        }
+        Err(error) => Err(of_store(&error)),
     }
 }
 
@@ -163,10 +153,20 @@ async fn put_texts(parts: &Parts, job: Uuid, texts: &[String]) -> Result<Unkept,
     Ok(unkept)
 }
 
-async fn submit(parts: &Parts, new: &NewJob, request: &SubmitRequest) -> Result<Submitted, StoreError> {
+async fn submit(
+    parts: &Parts,
+    new: &NewJob,
+    request: &SubmitRequest,
+    texts: &mut Option<Unkept>,
+) -> Result<Submitted, StoreError> {
     let tx = parts.store.begin().await?;
     let submitted = tx.submit(new, request).await?;
     if matches!(submitted, Submitted::New(_)) {
+        // A commit that fails, or that the caller no longer waits for, may have taken place all the same: the job then
+        // needs its texts. If it has not, the coordinator sweeps them up.
+        if let Some(texts) = texts.take() {
+            texts.keep();
+        }
         tx.commit().await?;
     }
     Ok(submitted)

@@ -1,13 +1,21 @@
 //! Accepting jobs.
 
+use std::{task::Poll, time::Duration};
+
 use tonic::Code as Grpc;
 use warren_blob::{Key, Prefix};
+use warren_jobs::JobKind;
 use warren_messages::wire::{
     EmbedSpec, GetJobRequest, Job, JobClass, JobState, ListJobsRequest, SubmitJobRequest, command::Command as What,
     job, submit_job_request::Spec,
 };
+use warren_store::JobFilter;
 
 use super::world::{World, embed, eventually, reason, transcribe, uuid, wav, within};
+use crate::{
+    accept::{Asked, accept},
+    auth::Caller,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_sent_twice_is_one_job_and_one_command() {
@@ -64,6 +72,61 @@ async fn texts_lie_in_object_storage_before_their_job_does() {
         world.parts.blobs.list(Prefix::EVERYTHING).await.expect("listed").len() == 1
     })
     .await;
+    world.stop().await;
+}
+
+/// Polls a call this often and drops it then, as the server does when its client goes. True: it ended before.
+async fn ends_within(polls: u32, call: impl Future) -> bool {
+    let mut call = std::pin::pin!(call);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if call.as_mut().poll(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        left -= 1;
+        if left == 0 { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_has_its_texts_whenever_its_caller_goes() {
+    let world = World::new().await;
+    let caller = Caller { name: "local".to_owned(), operator: true };
+    let asked = || Asked {
+        kind: JobKind::Embed,
+        class: warren_jobs::JobClass::Default,
+        media: None,
+        name: "1 text".to_owned(),
+        spec: "{}".to_owned(),
+        model: "m".to_owned(),
+        language: None,
+        timeout_s: 0,
+        texts: vec!["a".to_owned()],
+        request: None,
+    };
+    let jobs = async || {
+        let filter = JobFilter { state: None, kind: None, caller: None };
+        world.parts.store.read().jobs(&filter, None, 10_000).await.expect("read")
+    };
+    // Some call goes while its commit, which takes place all the same, is under way.
+    let mut ended = 0;
+    within("a job of a caller who has gone", async {
+        while jobs().await.len() == ended {
+            let mut polls = 1;
+            while !ends_within(polls, accept(&world.parts, &caller, asked())).await {
+                polls += 1;
+            }
+            ended += 1;
+        }
+    })
+    .await;
+    // What is going to be deleted is deleted by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for job in jobs().await {
+        let texts = world.parts.blobs.head(&Key::texts(job.id)).await.expect("reached");
+        assert!(texts.is_some(), "{job:?}");
+    }
     world.stop().await;
 }
 
@@ -124,7 +187,10 @@ async fn lists_have_pages_and_their_tokens_one_filter() {
 
     let status = page("embed", &first.next_page_token).await.expect_err("another filter");
     assert!(status.message().starts_with("page_token"), "{status}");
-    assert!(page("dance", "").await.expect_err("no kind").message().starts_with("kind"));
+    for kind in ["dance", "query"] {
+        let status = page(kind, "").await.expect_err("no kind");
+        assert!(status.message().starts_with(&format!("kind: `{kind}`")), "{status}");
+    }
     let large = ListJobsRequest { page_size: 501, ..Default::default() };
     assert!(world.jobs().list(large).await.expect_err("large").message().starts_with("page_size"));
     let failed = ListJobsRequest { state: JobState::Failed.into(), ..Default::default() };
