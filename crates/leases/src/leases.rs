@@ -100,6 +100,7 @@ impl Shared {
                 let mut held = self.held();
                 if let Some(sent) = sent {
                     held.renewed(&renewed.leases, sent);
+                    self.tasks.answered.send_replace(Some(sent));
                 }
                 let breach = held.lost(&renewed.lost);
                 drop(held);
@@ -189,6 +190,22 @@ impl Leases {
     /// Registers a task that this worker begins to work on.
     pub fn in_hand(&self, task: &str, dispatch: u32, job: &str) -> TaskInHand {
         self.shared.tasks.take(task, dispatch, job)
+    }
+
+    /// Waits until the leading coordinator has answered a report that names the task, or the task is dropped. From then
+    /// on, [`TaskInHand::dropped`] tells of everything that had ended the task before it was taken in hand.
+    pub async fn answered(&self, task: &TaskInHand) {
+        let mut answered = self.shared.tasks.answered.subscribe();
+        let names = |report: &Option<Instant>| report.is_some_and(|made| made > task.taken());
+        if names(&answered.borrow()) {
+            return;
+        }
+        self.shared.report_now.notify_one();
+        tokio::select! {
+            // An error would mean that the session is over, and `self` keeps it.
+            _ = answered.wait_for(names) => {}
+            () = task.cancelled() => {}
+        }
     }
 
     /// Waits for a free slot; prefers one that already holds a lease for `model`.

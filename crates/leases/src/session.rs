@@ -110,9 +110,10 @@ async fn converse(shared: &Arc<Shared>, address: &str) -> End {
     let mut number = 0;
     let mut send = |unanswered: &mut Unanswered| {
         number += 1;
-        let report = shared.report(number);
-        // The time before it is sent: the lease must not seem younger than it is.
+        // The time before it is made: the lease must not seem younger than it is, and what was taken in hand before is
+        // in the report.
         unanswered.sent(number, Instant::now());
+        let report = shared.report(number);
         // A full channel means that the coordinator does not read; the missing answers will tell.
         let _ = reports.try_send(report);
     };

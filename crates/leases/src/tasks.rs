@@ -6,9 +6,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use warren_messages::wire;
 
@@ -40,6 +41,7 @@ struct Running {
     progress: Mutex<Progress>,
     dropped: CancellationToken,
     stale: AtomicBool,
+    taken: Instant,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -114,6 +116,10 @@ impl TaskInHand {
     pub(crate) fn drop_as(&self, dropped: Dropped) {
         self.0.running.drop_as(dropped);
     }
+
+    pub(crate) fn taken(&self) -> Instant {
+        self.0.running.taken
+    }
 }
 
 impl Running {
@@ -138,6 +144,8 @@ pub(crate) struct Tasks {
     running: Mutex<Numbered>,
     /// Notified when a report would read differently.
     pub(crate) changed: Notify,
+    /// When the last report that was answered was made: it named what had been taken before.
+    pub(crate) answered: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +162,7 @@ impl Numbered {
 
 impl Tasks {
     pub(crate) fn take(self: &Arc<Self>, task: &str, dispatch: u32, job: &str) -> TaskInHand {
+        let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let running = Arc::new(Running {
             task: task.to_owned(),
             job: job.to_owned(),
@@ -161,8 +170,9 @@ impl Tasks {
             progress: Mutex::new(Progress { step: "start".to_owned(), done_units: 0.0 }),
             dropped: CancellationToken::new(),
             stale: AtomicBool::new(false),
+            // While the lock is held: a report made later names it.
+            taken: Instant::now(),
         });
-        let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let number = all.next;
         all.next += 1;
         all.tasks.insert(number, running.clone());

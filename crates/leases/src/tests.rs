@@ -132,6 +132,26 @@ async fn cancel_and_stale_stop_the_task() {
 }
 
 #[tokio::test]
+async fn an_answer_counts_for_the_tasks_that_its_report_names() {
+    let coordinator = Coordinator::start(&table(), true).await;
+    // Only what is asked for is reported in time.
+    let slow = Duration::from_secs(3_600);
+    let worker = worker(&[&coordinator], Timing { report: slow, change: slow, ..quick() });
+    worker.connected().await;
+    let first = worker.leases.in_hand("a", 1, JOB);
+    within(worker.leases.answered(&first)).await;
+    let reported = within(coordinator.reported(|report| report.running.iter().any(|task| task.task == "a"))).await;
+    within(worker.leases.answered(&first)).await;
+    coordinator.fall_silent();
+    let second = worker.leases.in_hand("b", 1, JOB);
+    let answered = worker.leases.answered(&second);
+    tokio::pin!(answered);
+    assert!(timeout(Duration::from_millis(100), &mut answered).await.is_err(), "after {}", reported.report);
+    second.drop_as(Dropped::Cancelled);
+    within(answered).await;
+}
+
+#[tokio::test]
 async fn a_hint_leads_to_the_leader() {
     let table = table();
     let (standby, leader) = (Coordinator::start(&table, false).await, Coordinator::start(&table, true).await);

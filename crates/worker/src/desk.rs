@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 use warren_broker::{Broker, Delay, Delivery};
 use warren_clock::{Clock, Reconnect, UnixMillis};
@@ -22,6 +22,9 @@ use crate::{Hand, Stopped};
 
 /// How long a finished result waits for the broker to come back before the work is given up and done again.
 const PUBLISH_FOR: Duration = Duration::from_secs(60);
+
+/// How long a task that failed waits for the coordinator's word on whether it is wanted.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Takes tasks in hand and sends their reports. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -84,14 +87,23 @@ impl Desk {
             task.dispatch = hand.dispatch(),
         );
         async {
-            let verdict = verdict(work.await, hand.task.dropped());
+            let result = work.await;
+            let seconds = hand.busy_seconds();
+            let mut verdict = verdict(result, hand.task.dropped());
+            if matches!(verdict, Verdict::Fault(_)) {
+                // The message may be a late one of a task that has ended, and have failed before the coordinator could
+                // say so. Without this it would be tried again, and die in the end, for nobody.
+                let _ = timeout(ANSWER, self.leases.answered(&hand.task)).await;
+                if let Some(dropped) = hand.task.dropped() {
+                    verdict = Verdict::Drop(dropped);
+                }
+            }
             let outcome = match &verdict {
                 Verdict::Send(Report::Failed(_)) => "failed",
                 Verdict::Send(_) => "done",
                 Verdict::Drop(_) => "dropped",
                 Verdict::Fault(_) => "fault",
             };
-            let seconds = hand.busy_seconds();
             metrics::TASK_SECONDS.record(seconds, &[("kind", hand.kind), ("outcome", outcome)]);
             match verdict {
                 Verdict::Send(report) => {

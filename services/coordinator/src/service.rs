@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 use warren_jobs::{JobClass, TaskState, lease, state};
@@ -21,6 +21,8 @@ use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, releaser, 
 
 /// Orders to one worker that have not been read yet.
 const UNREAD_ORDERS: usize = 256;
+/// Longest that the answer to a report waits for the rows of its tasks.
+const ROWS: Duration = Duration::from_millis(500);
 /// Longest that a call waits for a device.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
@@ -155,10 +157,12 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
         {
             tracing::warn!(%error, "losses of a replaced worker not recorded");
         }
+        // Before the answer: whoever has that knows whether its tasks are wanted. But leases depend on the answer, and a
+        // slow database must not cost them.
+        let _ = timeout(ROWS, void(lead, &report)).await;
         if orders.send(Ok(renewed(lead, &report))).await.is_err() {
             break;
         }
-        void(lead, &report).await;
     }
     if let Some((worker, boot)) = known
         && lead.sessions().disconnected(&worker, orders)

@@ -1,4 +1,4 @@
-//! A coordinator that grants every lease and renews it for ever.
+//! A coordinator that grants every lease and renews it for ever. It knows tasks by their dispatch alone.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,6 +11,9 @@ use tonic::{
 use warren_messages::wire::{
     self, acquire_response::Outcome, coordinator_order::Order, leases_server::Leases, leases_server::LeasesServer,
 };
+
+/// Tasks of this dispatch are nobody's any more.
+pub(super) const STALE: u32 = 7;
 
 struct Generous;
 
@@ -35,6 +38,12 @@ impl Leases for Generous {
         let mut reports = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(report)) = reports.message().await {
+                for task in report.running.into_iter().filter(|task| task.dispatch == STALE) {
+                    let stale = Order::Stale(wire::StaleOrder { task: task.task, dispatch: task.dispatch });
+                    if orders.send(Ok(wire::CoordinatorOrder { order: Some(stale) })).await.is_err() {
+                        return;
+                    }
+                }
                 let leases = report.renewals.into_iter().map(|renewal| renewal.lease).collect();
                 let renewed = wire::RenewedOrder { report: report.report, leases, lost: Vec::new(), ttl_ms: 15_000 };
                 let order = wire::CoordinatorOrder { order: Some(Order::Renewed(renewed)) };

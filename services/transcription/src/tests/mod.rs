@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_blob::{BlobSettings, Blobs, Key};
-use warren_broker::{Broker, BrokerSettings, GroupHandler, Received};
+use warren_broker::{Broker, BrokerSettings, GroupHandler, Letter, Received};
 use warren_clock::Clock;
 use warren_fault::Fault;
 use warren_inference::Device;
@@ -14,7 +14,7 @@ use warren_jobs::TaskKind;
 use warren_leases::{LeaseSettings, Leases};
 use warren_local::{rabbitmq::TestBroker, s3::TestS3};
 use warren_messages::{
-    envelope::Envelope,
+    envelope::{Envelope, headers},
     ids::{JobId, TaskId},
     routes,
     wire::{self, task::Work, task_report::Report},
@@ -59,6 +59,18 @@ struct Service {
     stopping: CancellationToken,
     // Kept alive for the test.
     _parts: (TestBroker, TestS3, Leases),
+}
+
+/// Passes on the tasks of dead letters.
+struct Died(mpsc::UnboundedSender<String>);
+
+impl GroupHandler<Letter> for Died {
+    async fn handle(&self, group: &[Letter]) -> Result<(), Fault> {
+        for letter in group {
+            let _ = self.0.send(letter.headers.get(headers::TASK).cloned().unwrap_or_default());
+        }
+        Ok(())
+    }
 }
 
 struct Heard(mpsc::UnboundedSender<wire::TaskReport>);
@@ -136,15 +148,21 @@ impl Service {
     }
 
     async fn ask(&self, kind: TaskKind, job: Uuid, work: Work) {
+        self.ask_as(1, kind, job, work).await;
+    }
+
+    /// Asks under a dispatch; returns the task's id.
+    async fn ask_as(&self, dispatch: u32, kind: TaskKind, job: Uuid, work: Work) -> String {
         let task = wire::Task {
             id: TaskId(self.clock.new_id()).to_string(),
             job: JobId(job).to_string(),
-            dispatch: 1,
+            dispatch,
             deadline: None,
             work: Some(work),
         };
         let envelope = Envelope::new(self.clock.new_id(), &task);
         self.broker.send(routes::tasks(kind), &envelope).await.expect("sent");
+        task.id
     }
 
     async fn report(&mut self) -> (wire::TaskReport, Report) {
@@ -207,4 +225,20 @@ async fn a_silent_recording_has_no_parts() {
     service.prepare(wav(3, |_| false), "silence.wav").await;
     let (_, Report::PreparedAll(all)) = service.report().await else { panic!("only the whole") };
     assert_eq!((all.parts, all.samples), (0, i64::from(3 * RATE)));
+}
+
+#[tokio::test]
+async fn a_late_message_of_a_task_that_has_ended_is_dropped_also_when_it_fails() {
+    let service = Service::start().await;
+    let (sender, mut died) = mpsc::unbounded_channel();
+    let (broker, stopping) = (service.broker.clone(), service.stopping.clone());
+    tokio::spawn(async move { broker.consume_dead_index(8, Died(sender), stopping).await });
+    // The recording is gone: it fails at once and for ever. One task at a time is in hand, in order.
+    let gone = || {
+        let media_key = Key::media(service.clock.new_id()).to_string();
+        Work::Prepare(wire::PrepareTask { media_key, media_name: "gone.wav".to_owned(), size_bytes: 1 })
+    };
+    service.ask_as(coordinator::STALE, TaskKind::Prepare, service.clock.new_id(), gone()).await;
+    let current = service.ask_as(1, TaskKind::Prepare, service.clock.new_id(), gone()).await;
+    assert_eq!(died.recv().await, Some(current), "the other one left nothing behind");
 }

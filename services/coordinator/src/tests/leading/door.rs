@@ -5,8 +5,8 @@ use uuid::Uuid;
 use warren_messages::{
     ids::TaskId,
     wire::{
-        AcquireRequest, CoordinatorOrder, KindSlots, Stale, TaskInHand, WorkerReport, acquire_response::Outcome,
-        coordinator_order::Order, leases_server::Leases,
+        AcquireRequest, CoordinatorOrder, KindSlots, Stale, StaleOrder, TaskInHand, WorkerReport,
+        acquire_response::Outcome, coordinator_order::Order, leases_server::Leases,
     },
 };
 
@@ -63,6 +63,20 @@ async fn at_a_hand_over_it_does_not_name_itself() {
     world.stopping.cancel();
     let status = refusal(&mut orders).await;
     assert_eq!((status.code(), status.metadata().get("leader")), (Code::FailedPrecondition, None));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_its_answer_knows_which_of_its_tasks_are_wanted() {
+    let world = World::leading().await;
+    let (mut orders, reports) = session(&world, "cpu").await;
+    let mut next = async || within("an order", orders.message()).await.expect("it leads").expect("one").order;
+    assert!(matches!(next().await, Some(Order::Renewed(_))));
+    let task = TaskId(Uuid::from_u128(7)).to_string();
+    let running = vec![TaskInHand { task: task.clone(), dispatch: 3, ..TaskInHand::default() }];
+    reports.send(WorkerReport { report: 2, running, ..report("cpu") }).await.expect("room");
+    assert_eq!(next().await, Some(Order::Stale(StaleOrder { task, dispatch: 3 })));
+    assert!(matches!(next().await, Some(Order::Renewed(renewed)) if renewed.report == 2));
     world.stop().await;
 }
 
