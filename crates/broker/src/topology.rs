@@ -325,11 +325,6 @@ mod tests {
     }
 
     #[test]
-    fn the_retry_policy_knows_these_rungs() {
-        assert_eq!(warren_jobs::retry::RUNGS, routes::RETRY_RUNGS);
-    }
-
-    #[test]
     fn names_are_unique() {
         let topology = expected();
         let mut names: Vec<_> = topology.queues.iter().map(|queue| &queue.name).collect();

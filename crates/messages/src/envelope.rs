@@ -215,6 +215,10 @@ impl Message for wire::TaskReport {
 impl Message for wire::Command {
     const TYPE: &'static str = "warren.v1.Command";
 
+    fn headers(&self) -> BTreeMap<String, String> {
+        self.job().map(|job| (headers::JOB.to_owned(), job.to_owned())).into_iter().collect()
+    }
+
     fn check(&self) -> Result<(), String> {
         match &self.command {
             None => Err("one of `submitted`, `cancel`, `replay` is required".to_owned()),
@@ -224,6 +228,17 @@ impl Message for wire::Command {
                 Err("`replay.letters`: is empty".to_owned())
             }
             Some(wire::command::Command::Replay(_)) => Ok(()),
+        }
+    }
+}
+
+impl wire::Command {
+    /// The job that it is about; `None` for a replay.
+    pub fn job(&self) -> Option<&str> {
+        match &self.command {
+            Some(wire::command::Command::Submitted(command)) => Some(&command.job),
+            Some(wire::command::Command::Cancel(command)) => Some(&command.job),
+            Some(wire::command::Command::Replay(_)) | None => None,
         }
     }
 }
@@ -261,6 +276,17 @@ mod tests {
         assert!(text.contains(r#""prepare":{"mediaKey":"media/1""#), "{text}");
         assert_eq!(decode::<wire::Task>(Some("warren.v1.Task"), &envelope.body), Ok(task()));
         assert_eq!(envelope.headers[headers::DISPATCH], "1");
+    }
+
+    #[test]
+    fn commands_name_their_job_beside_the_body() {
+        use wire::command::Command as What;
+        let job = JobId(Uuid::from_u128(2)).to_string();
+        let headers =
+            |what| wire::Command { actor: "ada".to_owned(), command: Some(what) }.headers().remove(headers::JOB);
+        assert_eq!(headers(What::Submitted(wire::JobSubmitted { job: job.clone() })), Some(job.clone()));
+        assert_eq!(headers(What::Cancel(wire::CancelJob { job: job.clone(), ..Default::default() })), Some(job));
+        assert_eq!(headers(What::Replay(wire::ReplayLetters::default())), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 use warren_fault::{Cause, Code};
-use warren_jobs::{JobState, TaskKind, TaskState};
+use warren_jobs::{JobState, TaskKind, TaskState, state::Standing};
 
 use crate::{
     envelope::decode,
@@ -11,6 +11,28 @@ use crate::{
     routes::{self, COMMANDS, REPORTS},
     wire::{Command, Task, TaskReport},
 };
+
+/// Consumer of replays in the inbox.
+pub const CONSUMER: &str = "replays";
+
+const GONE_OUT: &str = "its task has gone out again since";
+
+/// What the inbox calls a caller's request to replay letters.
+pub fn request(caller: &str, request_id: &str) -> String {
+    format!("{caller} {request_id}")
+}
+
+/// Why nobody needs a letter that did not end its task, by the state that the task is in.
+pub const fn needless(task: TaskState) -> &'static str {
+    match task {
+        TaskState::Done => "its task is done",
+        TaskState::Failed => "its task has failed by its input",
+        TaskState::Cancelled => "its task is cancelled",
+        TaskState::Unreleased => "its task waits to be released and will go out by itself",
+        TaskState::Dead => "its task has another dead letter",
+        TaskState::Released => GONE_OUT,
+    }
+}
 
 /// A letter's body, as the consumers of its queue understand it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,17 +43,6 @@ pub enum Content {
     Report(TaskReport),
     /// Of `warren.job`.
     Command(Command),
-}
-
-/// What the rows say of the task that a letter is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its state.
-    pub task: TaskState,
-    /// Its current dispatch.
-    pub dispatch: u32,
-    /// The state of its job.
-    pub job: JobState,
 }
 
 impl Content {
@@ -89,17 +100,14 @@ impl Content {
         };
         let Some(now) = now else { return Some("its task is not known") };
         match now.task {
-            TaskState::Done => Some("its task is done"),
-            TaskState::Failed => Some("its task has failed by its input"),
-            TaskState::Cancelled => Some("its task is cancelled"),
-            TaskState::Unreleased => Some("its task waits to be released and will go out by itself"),
+            TaskState::Done | TaskState::Failed | TaskState::Cancelled | TaskState::Unreleased => {
+                Some(needless(now.task))
+            }
             TaskState::Dead | TaskState::Released if now.job == JobState::Cancelled => Some("its job is cancelled"),
             // A dead task goes out anew, whatever the number. A report is of the one dispatch that it names.
             TaskState::Dead if matches!(self, Self::Task(..)) => None,
             // A released task never knew that this message was damaged on its way.
-            TaskState::Dead | TaskState::Released => {
-                (dispatch != now.dispatch).then_some("its task has gone out again since")
-            }
+            TaskState::Dead | TaskState::Released => (dispatch != now.dispatch).then_some(GONE_OUT),
         }
     }
 }

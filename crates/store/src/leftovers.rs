@@ -8,14 +8,16 @@ use warren_clock::UnixMillis;
 use crate::{Reads, StoreError, Tx, sql};
 
 impl Reads<'_> {
-    /// Of these ids of jobs and tasks, those whose objects are still needed: their job is open, or has a dead task,
-    /// which may be replayed.
+    /// Of these ids of jobs and tasks, those whose objects are still needed: their job is open, has a dead task, which
+    /// may be replayed, or failed because the command to plan it died, which may be replayed as well.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn need_objects(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
         let needed = "(job.state IN ('queued', 'running')
-             OR EXISTS (SELECT 1 FROM task AS other WHERE other.job_id = job.id AND other.state = 'dead'))";
+             OR EXISTS (SELECT 1 FROM task AS other WHERE other.job_id = job.id AND other.state = 'dead')
+             OR (job.state = 'failed' AND EXISTS (SELECT 1 FROM dead_letter AS letter
+                 WHERE letter.job_id = job.id AND letter.task_id IS NULL AND letter.state = 'dead')))";
         let text = format!(
             "SELECT job.id AS id FROM job WHERE {} AND {needed}
              UNION ALL

@@ -22,11 +22,13 @@ pub enum LetterState {
     Replaying,
     /// Back at work.
     Replayed,
+    /// Of something that was over or went on without it: nobody needs it, and `warren.dead` does not keep it.
+    Void,
 }
 
 impl LetterState {
     /// All states.
-    pub const ALL: [Self; 3] = [Self::Dead, Self::Replaying, Self::Replayed];
+    pub const ALL: [Self; 4] = [Self::Dead, Self::Replaying, Self::Replayed, Self::Void];
 
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl LetterState {
             Self::Dead => "dead",
             Self::Replaying => "replaying",
             Self::Replayed => "replayed",
+            Self::Void => "void",
         }
     }
 }
@@ -90,6 +93,10 @@ pub struct DeadLetter {
     pub generation: i64,
     /// How often it was replayed.
     pub replays: i64,
+    /// The request that replayed it, if it had an id.
+    pub replay_request: Option<String>,
+    /// Why nobody needs it, when it is void.
+    pub void_reason: Option<String>,
 }
 
 impl DeadLetter {
@@ -110,12 +117,20 @@ pub struct LetterFilter {
     pub fingerprint: Option<String>,
     /// Only of this job.
     pub job: Option<Uuid>,
+    /// Only replayed by this request.
+    pub replay_request: Option<String>,
 }
 
 impl Default for LetterFilter {
     /// Those that are dead or being replayed.
     fn default() -> Self {
-        Self { states: vec![LetterState::Dead, LetterState::Replaying], class: None, fingerprint: None, job: None }
+        Self {
+            states: vec![LetterState::Dead, LetterState::Replaying],
+            class: None,
+            fingerprint: None,
+            job: None,
+            replay_request: None,
+        }
     }
 }
 
@@ -146,8 +161,8 @@ impl Tx {
         }
         let text =
             "INSERT INTO dead_letter (id, state, queue, kind, class, cause, fingerprint, job_id, task_id, dispatch,
-                 body, content_type, headers, first_seen_ms, last_seen_ms, generation, replays)
-             VALUES ($1, 'dead', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, 0, 0)
+                 body, content_type, headers, first_seen_ms, last_seen_ms, generation, replays, in_queue)
+             VALUES ($1, 'dead', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, 0, 0, true)
              ON CONFLICT (id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms";
         let values: Vec<Value> = vec![
             letter.id.clone().into(),
@@ -168,24 +183,39 @@ impl Tx {
         Ok(true)
     }
 
-    /// Begins the replay of a dead letter and returns the replay's number. `None`: the letter is not dead.
+    /// Begins the replay of a dead letter, for a request if that has an id, and returns the replay's number. `None`:
+    /// the letter is not dead.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn begin_replay(&self, id: &str) -> Result<Option<i64>, StoreError> {
-        let text = "UPDATE dead_letter SET state = 'replaying', generation = generation + 1, replays = replays + 1
+    pub async fn begin_replay(&self, id: &str, request: Option<&str>) -> Result<Option<i64>, StoreError> {
+        let text = "UPDATE dead_letter SET state = 'replaying', generation = generation + 1, replays = replays + 1,
+                 replay_request = $2
              WHERE id = $1 AND state = 'dead' RETURNING generation AS n";
-        let begun: Option<sql::Number> = self.read().one(text, [id.into()]).await?;
+        let values = [id.into(), request.map(sql::text).into()];
+        let begun: Option<sql::Number> = self.read().one(text, values).await?;
         Ok(begun.map(|begun| begun.n))
     }
 
-    /// Ends replays: these letters are no longer in `warren.dead`. Returns how many were being replayed.
+    /// Nobody needs this letter, for a reason. False: it is not dead.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn end_replays(&self, ids: &[String]) -> Result<u64, StoreError> {
+    pub async fn void_letter(&self, id: &str, reason: &str) -> Result<bool, StoreError> {
+        let text = "UPDATE dead_letter SET state = 'void', void_reason = $2 WHERE id = $1 AND state = 'dead'";
+        Ok(self.execute(text, [id.into(), sql::text(reason).into()]).await? == 1)
+    }
+
+    /// These letters are no longer in `warren.dead`: those being replayed are replayed now. Returns of how many it was
+    /// news.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn letters_left(&self, ids: &[String]) -> Result<u64, StoreError> {
         let text = format!(
-            "UPDATE dead_letter SET state = 'replayed' WHERE state = 'replaying' AND id IN (SELECT id FROM {})",
+            "UPDATE dead_letter SET in_queue = false,
+                 state = CASE state WHEN 'replaying' THEN 'replayed' ELSE state END
+             WHERE in_queue AND state IN ('replaying', 'void') AND id IN (SELECT id FROM {})",
             sql::table(self.backend, 1, &[sql::Column::Text("id")])
         );
         let list = sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })));
@@ -202,12 +232,13 @@ impl Reads<'_> {
         dead_letter::Entity::find_by_id(id).one(&self.inner).await?.map(DeadLetter::try_from).transpose()
     }
 
-    /// The ids of all letters that are being replayed.
+    /// The ids of all letters that are still to be taken out of `warren.dead`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn replaying(&self) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<LetterId> = self.all("SELECT id FROM dead_letter WHERE state = 'replaying'", []).await?;
+    pub async fn leaving_letters(&self) -> Result<Vec<String>, StoreError> {
+        let text = "SELECT id FROM dead_letter WHERE in_queue AND state IN ('replaying', 'void')";
+        let rows: Vec<LetterId> = self.all(text, []).await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
@@ -223,7 +254,9 @@ impl Reads<'_> {
     ) -> Result<LetterPage, StoreError> {
         let mut rules = vec![in_states(&filter.states)];
         let mut values: Vec<Value> = Vec::new();
-        for (column, value) in [("class", &filter.class), ("fingerprint", &filter.fingerprint)] {
+        for (column, value) in
+            [("class", &filter.class), ("fingerprint", &filter.fingerprint), ("replay_request", &filter.replay_request)]
+        {
             if let Some(value) = value {
                 values.push(sql::text(value).into());
                 rules.push(format!("{column} = ${}", values.len()));
@@ -268,6 +301,8 @@ impl TryFrom<dead_letter::Model> for DeadLetter {
             last_seen: UnixMillis(row.last_seen_ms),
             generation: row.generation,
             replays: row.replays,
+            replay_request: row.replay_request,
+            void_reason: row.void_reason,
             letter: NewLetter {
                 id: row.id,
                 queue: row.queue,

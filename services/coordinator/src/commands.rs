@@ -72,7 +72,13 @@ impl Commands {
         let Some(job) = store.read().job(id).await.map_err(|error| error.fault())? else {
             return Err(Fault::permanent(Code::Internal, format!("there is no job {}", JobId(id))));
         };
-        if job.state != JobState::Queued {
+        let unplanned = match job.state {
+            JobState::Queued => true,
+            // It had failed for want of this command, which is replayed.
+            JobState::Running => !planner::is_planned(&store.read(), &job).await.map_err(|error| error.fault())?,
+            _ => false,
+        };
+        if !unplanned {
             return Ok(());
         }
         let planned = match self.first_tasks(&job).await {

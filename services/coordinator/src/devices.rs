@@ -367,7 +367,7 @@ fn spec(settings: &DeviceSettings) -> DeviceSpec {
         0 => machine_memory() / 2,
         mib => mib << 20,
     };
-    // QUEUES: max(512 MB, 8 %), but a small budget is not eaten up by its reserve.
+    // Kept free for what the estimates miss: 8 %, but at least 512 MiB, and of a small budget no more than a quarter.
     let reserve_bytes = (memory_bytes / 100 * 8).max(512 << 20).min(memory_bytes / 4);
     DeviceSpec { name: settings.name.clone(), max_concurrent: settings.max_concurrent, memory_bytes, reserve_bytes }
 }

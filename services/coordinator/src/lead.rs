@@ -56,8 +56,8 @@ pub(crate) struct Lead {
     pub devices: Devices,
     /// Woken when tasks may be released.
     pub release: Notify,
-    /// Woken when letters were sent again and have to leave `warren.dead`.
-    pub replayed: Notify,
+    /// Woken when letters may have to leave `warren.dead`.
+    pub leaving: Notify,
     /// Raised when the rows may say something else than the board.
     pub doubt: Doubt,
     sessions: Mutex<Sessions>,
@@ -79,7 +79,7 @@ impl Lead {
             parts,
             devices,
             release: Notify::new(),
-            replayed: Notify::new(),
+            leaving: Notify::new(),
             doubt,
             sessions: Mutex::default(),
             board,

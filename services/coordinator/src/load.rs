@@ -11,7 +11,7 @@ use warren_store::{Store, StoreError};
 
 use crate::{
     board::{Board, Changes, Out},
-    lead, releaser,
+    lead,
 };
 
 /// The board as the rows have it.
@@ -39,8 +39,8 @@ pub(crate) async fn board(store: &Store, now: UnixMillis) -> Result<Board, Store
             if task.retry_until.is_some_and(|until| until > now) {
                 changes.postponed.push(task.id);
             }
-            let dispatch = releaser::dispatch(&task);
-            changes.released.push((task.id, lead::key(job), Out { job: task.job_id, kind: task.kind, dispatch }));
+            let out = Out { job: task.job_id, kind: task.kind, dispatch: task.wire_dispatch() };
+            changes.released.push((task.id, lead::key(job), out));
         }
     }
     board.apply(&changes, now);

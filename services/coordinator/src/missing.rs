@@ -131,7 +131,7 @@ async fn release_again(lead: &Lead, task: &Task) -> Result<(), StoreError> {
     let event = NewEvent::new(EventLevel::Warning, "task.redispatched", message)
         .with(json!({ "task": TaskId(task.id).to_string(), "dispatch": task.dispatch }));
     tx.event(job.id, &event).await?;
-    let out = Out { job: job.id, kind: task.kind, dispatch: releaser::dispatch(&task) };
+    let out = Out { job: job.id, kind: task.kind, dispatch: task.wire_dispatch() };
     let changes = Changes {
         ended: vec![task.id],
         released: vec![(task.id, lead::key(&job), out)],

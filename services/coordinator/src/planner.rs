@@ -13,7 +13,7 @@ use warren_messages::{
     envelope::MAX_WINDOWS,
     wire::{self, task::Work},
 };
-use warren_store::{Job, Media, NewTask};
+use warren_store::{Job, Media, NewTask, Reads, StoreError};
 
 use crate::{lead::Parts, settings::ReleaseSettings};
 
@@ -59,6 +59,14 @@ pub(crate) fn transcribe_spec(job: &Job) -> Result<wire::TranscribeSpec, String>
 /// What is wrong with the row.
 pub(crate) fn embed_spec(job: &Job) -> Result<wire::EmbedSpec, String> {
     serde_json::from_str(&job.spec).map_err(|error| format!("job.spec: {error}"))
+}
+
+/// True when the job has tasks, or needs none.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn is_planned(read: &Reads<'_>, job: &Job) -> Result<bool, StoreError> {
+    Ok(job.planned_final || read.counts(job.id).await?.total() > 0)
 }
 
 /// The first task of a transcribe job.

@@ -162,7 +162,7 @@ async fn count(lead: &Lead) -> Result<Vec<Value>, StoreError> {
     let age = read.oldest_unsent().await?.map_or(Duration::ZERO, |oldest| now.since(oldest));
     values.push((&metrics::OUTBOX_AGE, Vec::new(), age.as_secs_f64()));
     values.push((&metrics::OUTBOX_WAITING, Vec::new(), read.unsent_count().await? as f64));
-    let dead = LetterFilter { states: vec![LetterState::Dead], class: None, fingerprint: None, job: None };
+    let dead = LetterFilter { states: vec![LetterState::Dead], ..LetterFilter::default() };
     values.push((&metrics::DEAD_LETTERS, Vec::new(), read.letters(&dead, None, 1).await?.total as f64));
     Ok(values)
 }

@@ -101,7 +101,7 @@ fn note(lead: &Lead, kind: TaskKind, picked: &[(Uuid, u64)], tasks: &[Task]) {
         board.came_to_nothing(*job, kind, missing);
     }
     for task in tasks {
-        board.went_out(task.id, Out { job: task.job_id, kind, dispatch: dispatch(task) });
+        board.went_out(task.id, Out { job: task.job_id, kind, dispatch: task.wire_dispatch() });
     }
 }
 
@@ -191,14 +191,9 @@ pub(crate) fn message(
     let message = wire::Task {
         id: TaskId(task.id).to_string(),
         job: JobId(task.job_id).to_string(),
-        dispatch: dispatch(task),
+        dispatch: task.wire_dispatch(),
         deadline: deadline.map(|deadline| from_millis(deadline.0)),
         work: Some(work),
     };
     Ok(parts.relay.row(tasks(task.kind), parts.clock.new_id(), &message))
-}
-
-/// A task's current dispatch, as it travels.
-pub(crate) fn dispatch(task: &Task) -> u32 {
-    u32::try_from(task.dispatch).unwrap_or(0)
 }

@@ -20,21 +20,20 @@ use warren_jobs::{JobState, TaskState};
 use warren_messages::{
     envelope::headers,
     from_millis,
-    replay::{Content, Standing},
+    ids::JobId,
+    replay::{self, CONSUMER, Content},
     routes::{COMMANDS, REPORTS, tasks},
-    wire::ReplayLetters,
+    wire::{Command, ReplayLetters, command::Command as What},
 };
 use warren_store::{DeadLetter, EventLevel, Job, LetterState, NewEvent, NewOutbox, StoreError, Task, Tx};
 
 use crate::{
     board::{Changes, Out},
     lead::{self, Lead, Parts},
-    planner::Payload,
+    planner::{self, Payload},
     releaser,
 };
 
-/// Name of this consumer in the inbox.
-const CONSUMER: &str = "replays";
 /// Letters in one transaction.
 const GROUP: usize = 64;
 /// A letter that somebody moves by hand may be known here a little later than there.
@@ -49,7 +48,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the store is away, or a letter is not indexed yet.
 pub(crate) async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters, asked: UnixMillis) -> Result<(), Fault> {
-    let request = (!command.request_id.is_empty()).then(|| format!("{actor} {}", command.request_id));
+    let request = (!command.request_id.is_empty()).then(|| replay::request(actor, &command.request_id));
     if let Some(request) = &request
         && lead.parts.store.read().has_met(request, CONSUMER).await?
     {
@@ -68,13 +67,13 @@ pub(crate) async fn replay(lead: &Lead, actor: &str, command: &ReplayLetters, as
                 tracing::error!(letter = id, actor, "there is no such letter to replay");
                 continue;
             };
-            changes.merge(send(&lead.parts, &tx, actor, &letter, edited).await?);
+            changes.merge(send(&lead.parts, &tx, actor, request.as_deref(), &letter, edited).await?);
         }
         if let (Some(request), None) = (&request, groups.peek()) {
             tx.first_time(request, CONSUMER).await?;
         }
         lead.commit(tx, &changes).await?;
-        lead.replayed.notify_one();
+        lead.leaving.notify_one();
     }
     Ok(())
 }
@@ -84,6 +83,7 @@ async fn send(
     parts: &Parts,
     tx: &Tx,
     actor: &str,
+    request: Option<&str>,
     letter: &DeadLetter,
     edited: Option<&[u8]>,
 ) -> Result<Changes, StoreError> {
@@ -97,11 +97,7 @@ async fn send(
         Some(task) => found(tx, task).await?,
         None => None,
     };
-    let standing = found.as_ref().map(|(task, job)| Standing {
-        task: task.state,
-        dispatch: releaser::dispatch(task),
-        job: job.state,
-    });
+    let standing = found.as_ref().map(|(task, job)| task.standing(job));
     let refused = content.as_ref().map_or_else(|cause| Some(cause.as_str()), |content| content.refused(standing));
     let content = match (&content, refused) {
         (Ok(content), None) => content.clone(),
@@ -115,9 +111,14 @@ async fn send(
     };
     let mut message = match found {
         Some((task, job)) => revived(parts, tx, actor, content, edited.is_some(), task, &job, &mut changes).await?,
-        None => outgoing(parts, &content),
+        None => {
+            if let Content::Command(command) = &content {
+                planned_again(parts, tx, actor, command, &mut changes).await?;
+            }
+            outgoing(parts, &content)
+        }
     };
-    let Some(generation) = tx.begin_replay(&row.id).await? else { return Ok(Changes::default()) };
+    let Some(generation) = tx.begin_replay(&row.id, request).await? else { return Ok(Changes::default()) };
     let mut detail = json!({ "queue": row.queue, "generation": generation, "edited": edited.is_some() });
     if edited.is_some() {
         detail["original"] = String::from_utf8_lossy(&row.body).into();
@@ -171,7 +172,7 @@ async fn revived(
         tx.set_deadline(job.id, fresh).await?;
         deadline = Some(fresh);
         resumed(tx, actor, &task, job).await?;
-        let out = Out { job: job.id, kind: task.kind, dispatch: releaser::dispatch(&task) };
+        let out = Out { job: job.id, kind: task.kind, dispatch: task.wire_dispatch() };
         changes.released.push((task.id, lead::key(job), out));
         changes.touched.push(job.id);
     }
@@ -179,7 +180,7 @@ async fn revived(
         return releaser::message(parts, &task, Some(job), deadline);
     }
     if let Content::Task(_, message) = &mut content {
-        message.dispatch = releaser::dispatch(&task);
+        message.dispatch = task.wire_dispatch();
         message.deadline = deadline.map(|deadline| from_millis(deadline.0));
     }
     Ok(outgoing(parts, &content))
@@ -198,6 +199,28 @@ async fn resumed(tx: &Tx, actor: &str, task: &Task, job: &Job) -> Result<(), Sto
     Ok(())
 }
 
+/// Lets a job go on that failed because the command to plan it, which is sent again, had died.
+async fn planned_again(
+    parts: &Parts,
+    tx: &Tx,
+    actor: &str,
+    command: &Command,
+    changes: &mut Changes,
+) -> Result<(), StoreError> {
+    let Some(What::Submitted(submitted)) = &command.command else { return Ok(()) };
+    let Ok(JobId(id)) = submitted.job.parse() else { return Ok(()) };
+    let Some(job) = tx.read().job(id).await?.filter(|job| job.state == JobState::Failed) else { return Ok(()) };
+    if planner::is_planned(&tx.read(), &job).await? {
+        return Ok(());
+    }
+    let event = NewEvent::new(EventLevel::Info, "job.redriven", format!("its planning is replayed: {actor}"))
+        .with(json!({ "operation": "plan", "actor": actor }));
+    tx.set_job_state(id, JobState::Failed, JobState::Running, &event).await?;
+    tx.set_deadline(id, tx.now().plus(releaser::limit(parts, &job))).await?;
+    changes.touched.push(id);
+    Ok(())
+}
+
 fn outgoing(parts: &Parts, content: &Content) -> NewOutbox {
     let id = parts.clock.new_id();
     match content {
@@ -207,7 +230,7 @@ fn outgoing(parts: &Parts, content: &Content) -> NewOutbox {
     }
 }
 
-/// Takes letters that were sent again out of `warren.dead`, until `over`.
+/// Takes letters that were sent again, and those that nobody needs, out of `warren.dead`, until `over`.
 ///
 /// # Errors
 /// When the term is lost.
@@ -223,13 +246,13 @@ pub(crate) async fn run(lead: &Lead, over: &CancellationToken) -> Result<(), Sto
             }
             Err(Trouble::Store(StoreError::TermLost)) => return Err(StoreError::TermLost),
             Err(error) => {
-                tracing::warn!(%error, "replayed letters not removed from warren.dead; again later");
+                tracing::warn!(%error, "letters not removed from warren.dead; again later");
                 trouble.next_delay()
             }
         };
         tokio::select! {
             () = over.cancelled() => return Ok(()),
-            () = lead.replayed.notified() => {}
+            () = lead.leaving.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -244,19 +267,19 @@ enum Trouble {
 }
 
 async fn clear(lead: &Lead, missed: &mut BTreeMap<Uuid, Instant>) -> Result<(), Trouble> {
-    let ids = lead.parts.store.read().replaying().await?;
-    let replaying: BTreeSet<Uuid> = ids.iter().filter_map(|id| id.parse().ok()).collect();
-    missed.retain(|id, _| replaying.contains(id));
-    if replaying.is_empty() {
+    let ids = lead.parts.store.read().leaving_letters().await?;
+    let leaving: BTreeSet<Uuid> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+    missed.retain(|id, _| leaving.contains(id));
+    if leaving.is_empty() {
         return Ok(());
     }
-    let (removed, interrupted) = match dead::remove(&lead.parts.broker, &replaying).await {
+    let (removed, interrupted) = match dead::remove(&lead.parts.broker, &leaving).await {
         Ok(removed) => (removed, None),
         Err(error) => (error.removed.clone(), Some(error)),
     };
     let mut done: Vec<String> = removed.iter().map(Uuid::to_string).collect();
     if interrupted.is_none() {
-        for id in replaying.difference(&removed) {
+        for id in leaving.difference(&removed) {
             // Somebody moved or purged it by hand, unless it is yet to come.
             if missed.entry(*id).or_insert_with(Instant::now).elapsed() >= SETTLING {
                 done.push(id.to_string());
@@ -265,7 +288,7 @@ async fn clear(lead: &Lead, missed: &mut BTreeMap<Uuid, Instant>) -> Result<(), 
     }
     if !done.is_empty() {
         let tx = lead.begin().await?;
-        tx.end_replays(&done).await?;
+        tx.letters_left(&done).await?;
         tx.commit().await?;
         missed.retain(|id, _| !done.contains(&id.to_string()));
     }

@@ -33,7 +33,7 @@ use crate::{
     board::Changes,
     lead::{self, Lead, Parts},
     planner::{self, Payload},
-    releaser, settle,
+    settle,
 };
 
 /// Largest result object: 256 vectors of 4096 dimensions, and room.
@@ -172,8 +172,7 @@ struct Rows {
 
 /// The report is of the task's current dispatch, and the first one of it.
 fn accepts(task: &Task, item: &Item<'_>) -> bool {
-    let dispatch = releaser::dispatch(task);
-    task.job_id == item.job && state::accepts(task.state, dispatch, item.report.dispatch)
+    task.job_id == item.job && state::accepts(task.state, task.wire_dispatch(), item.report.dispatch)
 }
 
 async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, Fault> {
@@ -380,7 +379,7 @@ async fn retry_later(
     let Some(task) = rows.tasks.get(&item.task) else { return Ok(Changes::default()) };
     let now = tx.now();
     let until = retry.until.as_ref().map_or(now, |until| warren_clock::UnixMillis(to_millis(until)));
-    if !tx.retry_announced(item.task, task.dispatch, until, i64::from(retry.attempt)).await? {
+    if !tx.retry_announced(item.task, task.dispatch, until).await? {
         return Ok(Changes::default());
     }
     let seconds = until.since(now).as_secs();

@@ -17,7 +17,7 @@ use warren_messages::{
 };
 use warren_store::{Store, StoreError, Term};
 
-use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, releaser, sessions::Orders};
+use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, sessions::Orders};
 
 /// Orders to one worker that have not been read yet.
 const UNREAD_ORDERS: usize = 256;
@@ -103,7 +103,7 @@ impl Door {
         let job = match out {
             Some(job) => job,
             None => match self.store.read().task(task.0).await.map_err(|error| unavailable(&error))? {
-                Some(task) if state::accepts(task.state, releaser::dispatch(&task), asked.dispatch) => task.job_id,
+                Some(task) if state::accepts(task.state, task.wire_dispatch(), asked.dispatch) => task.job_id,
                 Some(task) if task.state == TaskState::Cancelled => return Ok(Outcome::Cancelled(Cancelled {})),
                 _ => return Ok(Outcome::Stale(Stale {})),
             },
@@ -198,7 +198,7 @@ async fn void(lead: &Lead, report: &WorkerReport) {
     let Ok(rows) = lead.parts.store.read().tasks_by_id(&ids).await else { return };
     for (task, reported) in doubtful {
         let row = rows.iter().find(|row| row.id == task.0);
-        if row.is_none_or(|row| !state::accepts(row.state, releaser::dispatch(row), reported)) {
+        if row.is_none_or(|row| !state::accepts(row.state, row.wire_dispatch(), reported)) {
             lead.sessions().stale(&report.worker, task, reported);
         }
     }

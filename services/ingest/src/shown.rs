@@ -168,7 +168,6 @@ mod tests {
             last_step: None,
             sequence: 4,
             redrive_count: 0,
-            resubmitted_from: None,
         }
     }
 

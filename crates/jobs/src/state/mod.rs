@@ -3,10 +3,12 @@
 
 pub mod job;
 mod settle;
+mod standing;
 pub mod task;
 
 pub use job::JobEvent;
 pub use settle::{JobOutcome, TaskCounts, settle};
+pub use standing::Standing;
 pub use task::{TaskEvent, accepts};
 
 /// Why an event moved nothing.

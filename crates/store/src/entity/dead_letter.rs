@@ -23,6 +23,9 @@ pub struct Model {
     pub last_seen_ms: i64,
     pub generation: i64,
     pub replays: i64,
+    pub replay_request: Option<String>,
+    pub void_reason: Option<String>,
+    pub in_queue: bool,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -31,7 +31,6 @@ pub struct Model {
     pub last_step: Option<String>,
     pub sequence: i64,
     pub redrive_count: i64,
-    pub resubmitted_from: Option<Uuid>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -12,7 +12,6 @@ pub struct Model {
     pub ordinal: i64,
     pub state: String,
     pub dispatch: i64,
-    pub attempts: i64,
     pub losses: i64,
     pub payload: String,
     pub cost: f64,

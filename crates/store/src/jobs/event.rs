@@ -96,37 +96,6 @@ impl Tx {
         Ok(found.sequence)
     }
 
-    /// Adds a group of events of any jobs, in two statements. Events of unknown jobs are left out.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn events(&self, events: &[(Uuid, NewEvent)]) -> Result<(), StoreError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let mut counts = std::collections::BTreeMap::<Uuid, i64>::new();
-        for (job, _) in events {
-            *counts.entry(*job).or_default() += 1;
-        }
-        let text = format!(
-            "UPDATE job SET sequence = job.sequence + v.n FROM {} WHERE job.id = v.id RETURNING job.id AS id, job.sequence AS sequence",
-            sql::table(self.backend, 1, &[sql::Column::Id("id"), sql::Column::Int("n")])
-        );
-        let list = sql::list(counts.iter().map(|(job, n)| serde_json::json!({ "id": sql::id(job), "n": n })));
-        let found: Vec<Sequence> = self.read().all(text, [list]).await?;
-        // Each job's next number: the new end, less what is about to be added.
-        let mut next: std::collections::HashMap<Uuid, i64> =
-            found.into_iter().map(|row| (row.id, row.sequence - counts[&row.id])).collect();
-        let mut numbered = Vec::with_capacity(events.len());
-        for (job, event) in events {
-            if let Some(sequence) = next.get_mut(job) {
-                *sequence += 1;
-                numbered.push((*job, *sequence, event));
-            }
-        }
-        self.record(&numbered).await
-    }
-
     pub(super) async fn record(&self, events: &[(Uuid, i64, &NewEvent)]) -> Result<(), StoreError> {
         let at = self.now().0;
         for group in events.chunks(500) {

@@ -69,8 +69,6 @@ pub struct Job {
     pub sequence: i64,
     /// How often its dead tasks were replayed after it had failed.
     pub redrive_count: i64,
-    /// The job that it repeats.
-    pub resubmitted_from: Option<Uuid>,
 }
 
 impl TryFrom<job::Model> for Job {
@@ -103,7 +101,6 @@ impl TryFrom<job::Model> for Job {
             last_step: row.last_step,
             sequence: row.sequence,
             redrive_count: row.redrive_count,
-            resubmitted_from: row.resubmitted_from,
         })
     }
 }

@@ -32,8 +32,6 @@ pub struct NewJob {
     pub timeout_s: i64,
     /// Units known to be needed, e.g. the number of texts; 0 when it has to be found out.
     pub progress_planned: f64,
-    /// The job that it repeats.
-    pub resubmitted_from: Option<Uuid>,
 }
 
 /// How a job was sent.
@@ -146,7 +144,6 @@ impl Tx {
             last_step: None,
             sequence: 0,
             redrive_count: 0,
-            resubmitted_from: new.resubmitted_from,
         }
     }
 }

@@ -99,8 +99,7 @@ CREATE TABLE job (
     heartbeat_ms BIGINT,
     last_step TEXT,
     sequence BIGINT NOT NULL,
-    redrive_count BIGINT NOT NULL,
-    resubmitted_from UUID
+    redrive_count BIGINT NOT NULL
 );
 CREATE INDEX job_newest ON job (created_ms, id);
 CREATE INDEX job_newest_of_caller ON job (caller, created_ms, id);
@@ -121,7 +120,6 @@ CREATE TABLE task (
     ordinal BIGINT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('unreleased', 'released', 'done', 'failed', 'dead', 'cancelled')),
     dispatch BIGINT NOT NULL,
-    attempts BIGINT NOT NULL,
     losses BIGINT NOT NULL,
     payload TEXT NOT NULL,
     cost DOUBLE PRECISION NOT NULL,
@@ -221,7 +219,7 @@ CREATE TABLE audit (
 );
 CREATE TABLE dead_letter (
     id TEXT PRIMARY KEY NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('dead', 'replaying', 'replayed', 'discarded', 'purged')),
+    state TEXT NOT NULL CHECK (state IN ('dead', 'replaying', 'replayed', 'void')),
     queue TEXT NOT NULL,
     kind TEXT NOT NULL,
     class TEXT NOT NULL,
@@ -236,11 +234,16 @@ CREATE TABLE dead_letter (
     first_seen_ms BIGINT NOT NULL,
     last_seen_ms BIGINT NOT NULL,
     generation BIGINT NOT NULL,
-    replays BIGINT NOT NULL
+    replays BIGINT NOT NULL,
+    replay_request TEXT,
+    void_reason TEXT,
+    in_queue BOOLEAN NOT NULL
 );
 CREATE INDEX dead_letter_newest ON dead_letter (state, first_seen_ms, id);
 CREATE INDEX dead_letter_alike ON dead_letter (fingerprint);
 CREATE INDEX dead_letter_of_job ON dead_letter (job_id);
+CREATE INDEX dead_letter_of_request ON dead_letter (replay_request) WHERE replay_request IS NOT NULL;
+CREATE INDEX dead_letter_in_queue ON dead_letter (state) WHERE in_queue;
 CREATE TABLE leader (
     singleton BIGINT PRIMARY KEY NOT NULL CHECK (singleton = 1),
     term BIGINT NOT NULL,

@@ -7,20 +7,13 @@ use super::{Task, in_order};
 use crate::{StoreError, Tx, sql};
 
 impl Tx {
-    /// The worker put the task on the retry ladder until `until`, after `attempt` attempts. False: stale.
+    /// The worker put the task on the retry ladder until `until`. False: stale.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn retry_announced(
-        &self,
-        task: Uuid,
-        dispatch: i64,
-        until: UnixMillis,
-        attempt: i64,
-    ) -> Result<bool, StoreError> {
-        let text = "UPDATE task SET retry_until_ms = $3, attempts = $4
-             WHERE id = $1 AND state = 'released' AND dispatch = $2";
-        let values = [task.into(), dispatch.into(), until.0.into(), attempt.into()];
+    pub async fn retry_announced(&self, task: Uuid, dispatch: i64, until: UnixMillis) -> Result<bool, StoreError> {
+        let text = "UPDATE task SET retry_until_ms = $3 WHERE id = $1 AND state = 'released' AND dispatch = $2";
+        let values = [task.into(), dispatch.into(), until.0.into()];
         Ok(self.execute(text, values).await? == 1)
     }
 
@@ -46,7 +39,7 @@ impl Tx {
         Ok(in_order(self.read().all(text, values).await?)?.pop())
     }
 
-    /// Brings the dead ones among these tasks back: released, under the next dispatch, with all attempts unspent.
+    /// Brings the dead ones among these tasks back: released, under the next dispatch, with no losses.
     /// Returns them.
     ///
     /// # Errors
@@ -54,7 +47,7 @@ impl Tx {
     pub async fn redrive(&self, tasks: &[Uuid]) -> Result<Vec<Task>, StoreError> {
         let text = format!(
             "UPDATE task SET state = 'released', dispatch = dispatch + 1, released_ms = $2, finished_ms = NULL,
-                 retry_until_ms = NULL, attempts = 0, losses = 0, worker = NULL, error_code = NULL, error_message = NULL
+                 retry_until_ms = NULL, losses = 0, worker = NULL, error_code = NULL, error_message = NULL
              WHERE state = 'dead' AND {} RETURNING *",
             sql::is_one_of(self.backend, "id", 1)
         );

@@ -10,9 +10,9 @@ pub use read::{OpenTasks, QueueStats};
 pub use release::{NewTask, Want};
 use uuid::Uuid;
 use warren_clock::UnixMillis;
-use warren_jobs::{TaskKind, TaskState};
+use warren_jobs::{TaskKind, TaskState, state::Standing};
 
-use crate::{StoreError, entity::task, sql::word};
+use crate::{Job, StoreError, entity::task, sql::word};
 
 /// A task as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,6 @@ pub struct Task {
     pub state: TaskState,
     /// How often it was released; only reports with this number count.
     pub dispatch: i64,
-    /// Attempts spent.
-    pub attempts: i64,
     /// Times that the worker was lost while it ran.
     pub losses: i64,
     /// The work, as JSON.
@@ -55,6 +53,18 @@ pub struct Task {
     pub error_message: Option<String>,
 }
 
+impl Task {
+    /// Its current dispatch, as messages carry it.
+    pub fn wire_dispatch(&self) -> u32 {
+        u32::try_from(self.dispatch).unwrap_or(0)
+    }
+
+    /// Where it stands, for whoever decides about a dead letter of it.
+    pub fn standing(&self, job: &Job) -> Standing {
+        Standing { task: self.state, dispatch: self.wire_dispatch(), job: job.state }
+    }
+}
+
 impl TryFrom<task::Model> for Task {
     type Error = StoreError;
 
@@ -66,7 +76,6 @@ impl TryFrom<task::Model> for Task {
             ordinal: row.ordinal,
             state: word("task.state", &row.state)?,
             dispatch: row.dispatch,
-            attempts: row.attempts,
             losses: row.losses,
             payload: row.payload,
             cost: row.cost,

@@ -47,8 +47,8 @@ impl Tx {
         let columns =
             [Id("id"), Id("job_id"), Text("kind"), Int("ordinal"), Text("payload"), Real("cost"), Real("units")];
         let text = format!(
-            "INSERT INTO task (id, job_id, kind, ordinal, state, dispatch, attempts, losses, payload, cost, units, created_ms)
-             SELECT v.id, v.job_id, v.kind, v.ordinal, 'unreleased', 0, 0, 0, v.payload, v.cost, v.units, CAST($2 AS BIGINT)
+            "INSERT INTO task (id, job_id, kind, ordinal, state, dispatch, losses, payload, cost, units, created_ms)
+             SELECT v.id, v.job_id, v.kind, v.ordinal, 'unreleased', 0, 0, v.payload, v.cost, v.units, CAST($2 AS BIGINT)
              FROM {} WHERE true ON CONFLICT (job_id, kind, ordinal) DO NOTHING RETURNING id",
             sql::table(self.backend, 1, &columns)
         );

@@ -3,9 +3,9 @@ use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 use warren_clock::UnixMillis;
 use warren_jobs::{JobKind, JobState};
-use warren_store::{EmbeddingRow, EventLevel, Finish, NewEvent};
+use warren_store::{EmbeddingRow, EventLevel, Finish, NewEvent, NewLetter};
 
-use crate::world::World;
+use crate::{letters::letter, world::World};
 
 async fn end(world: &World, job: Uuid, to: JobState) {
     let event = NewEvent::new(EventLevel::Info, "job.ended", "over");
@@ -47,6 +47,24 @@ pub(crate) async fn objects_are_needed_while_a_task_may_run(world: World) {
     let needed = world.store.read().need_objects(&ids).await.unwrap();
     assert_eq!(needed, HashSet::from([open, tasks[0], dead, tasks[2]]), "the dead one may be replayed");
     assert!(world.store.read().need_objects(&[]).await.unwrap().is_empty());
+
+    let (unplanned, other) = (world.job().await, world.job().await);
+    let dead = |job| NewLetter { job_id: Some(job), ..letter(&format!("of {job}"), "Internal") };
+    let letters = [dead(unplanned), dead(other)];
+    world
+        .store
+        .write(async |tx| {
+            for letter in &letters {
+                tx.insert_letter(letter).await?;
+            }
+            tx.void_letter(&letters[1].id, "its job is planned").await
+        })
+        .await
+        .unwrap();
+    end(&world, unplanned, JobState::Failed).await;
+    end(&world, other, JobState::Failed).await;
+    let needed = world.store.read().need_objects(&[unplanned, other]).await.unwrap();
+    assert_eq!(needed, HashSet::from([unplanned]), "the command to plan it may be replayed");
 }
 
 pub(crate) async fn searches_are_forgotten_with_all_that_is_theirs(world: World) {

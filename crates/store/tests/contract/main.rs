@@ -58,6 +58,7 @@ on_both! {
         searches_are_forgotten_with_all_that_is_theirs;
     letters:
         a_letter_is_indexed_once_and_replayed
+        a_letter_that_nobody_needs_leaves_the_queue
         letters_are_paged_with_a_total;
     messages:
         a_message_has_its_effect_once
@@ -71,7 +72,7 @@ on_both! {
         every_event_moves_a_task_as_its_state_machine_says;
     tasks:
         a_dead_task_is_revived_under_the_dispatch_it_died_with
-        a_group_is_finished_in_one_go
+        a_task_that_failed_keeps_its_cause
         cancelled_tasks_are_never_finished
         counts_and_stats_agree
         dead_tasks_come_back_by_redrive

@@ -51,17 +51,17 @@ pub(crate) async fn finishing_with_an_old_dispatch_is_stale(world: World) {
         .store
         .write(async |tx| {
             assert!(tx.finish(&finish(unreleased, 0)).await?.is_none(), "never released");
-            assert!(tx.retry_announced(task.id, 1, world.clock.now(), 3).await?);
+            assert!(tx.retry_announced(task.id, 1, world.clock.now()).await?);
             assert_eq!(tx.add_loss(task.id, 1).await?, Some(1));
             let again = tx.redispatch(task.id, 1).await?.expect("current");
-            assert_eq!((again.dispatch, again.attempts, again.losses, again.retry_until), (2, 3, 1, None));
+            assert_eq!((again.dispatch, again.losses, again.retry_until), (2, 1, None));
             assert!(tx.redispatch(task.id, 1).await?.is_none());
             assert!(tx.finish(&finish(task, 1)).await?.is_none(), "old dispatch");
-            assert!(!tx.retry_announced(task.id, 1, world.clock.now(), 4).await?);
+            assert!(!tx.retry_announced(task.id, 1, world.clock.now()).await?);
             assert_eq!(tx.add_loss(task.id, 1).await?, None);
             assert!(tx.mark_dead(task.id, Some(1), "WorkerLost", "old").await?.is_none());
             let done = tx.finish(&finish(task, 2)).await?.expect("current");
-            assert_eq!((done.job_id, done.units, done.state), (job, 2.0, TaskState::Done));
+            assert_eq!((done.id, done.job_id, done.kind, done.ordinal), (task.id, job, TaskKind::Embed, 0));
             assert!(tx.finish(&finish(task, 2)).await?.is_none(), "the first wins");
             Ok(())
         })
@@ -71,24 +71,20 @@ pub(crate) async fn finishing_with_an_old_dispatch_is_stale(world: World) {
     assert_eq!((task.worker.as_deref(), task.finished), (Some("w1"), Some(world.clock.now())));
 }
 
-pub(crate) async fn a_group_is_finished_in_one_go(world: World) {
-    let job = world.job_with_tasks(100, 64).await;
+pub(crate) async fn a_task_that_failed_keeps_its_cause(world: World) {
+    let job = world.job_with_tasks(3, 2).await;
     let tasks = world.store.read().released_tasks(None).await.unwrap();
-    let mut group: Vec<_> = tasks.iter().rev().map(|task| finish(task, 1)).collect();
-    group[3].dispatch = 7;
-    group[5].to = TaskState::Failed;
-    group[5].error = Some(("InputInvalid".into(), "not a text".into()));
-    group.push(Finish { worker: "late".into(), ..group[0].clone() });
-    let accepted = world.store.write(async |tx| tx.finish_many(&group).await).await.unwrap();
-    let wanted: Vec<_> =
-        group.iter().take(64).enumerate().filter(|(n, _)| *n != 3).map(|(_, each)| each.task).collect();
-    assert_eq!(accepted.iter().map(|each| each.id).collect::<Vec<_>>(), wanted);
+    let failed = Finish {
+        to: TaskState::Failed,
+        error: Some(("InputInvalid".into(), "not a text".into())),
+        ..finish(&tasks[0], 1)
+    };
+    assert!(world.store.write(async |tx| tx.finish(&failed).await).await.unwrap().is_some());
     let counts = world.store.read().counts(job).await.unwrap();
-    assert_eq!(counts, TaskCounts { unreleased: 36, released: 1, done: 62, failed: 1, ..TaskCounts::default() });
-    let failed = world.store.read().task(group[5].task).await.unwrap().unwrap();
-    assert_eq!(failed.error_message.as_deref(), Some("not a text"));
-    let first = world.store.read().task(group[0].task).await.unwrap().unwrap();
-    assert_eq!((first.worker.as_deref(), first.error_code), (Some("w1"), None));
+    assert_eq!(counts, TaskCounts { unreleased: 1, released: 1, failed: 1, ..TaskCounts::default() });
+    let task = world.store.read().task(tasks[0].id).await.unwrap().unwrap();
+    assert_eq!((task.worker.as_deref(), task.error_code.as_deref()), (Some("w1"), Some("InputInvalid")));
+    assert_eq!(task.error_message.as_deref(), Some("not a text"));
 }
 
 pub(crate) async fn cancelled_tasks_are_never_finished(world: World) {
@@ -170,7 +166,7 @@ pub(crate) async fn counts_and_stats_agree(world: World) {
     let later = world.clock.now().plus(Duration::from_secs(5));
     store
         .write(async |tx| {
-            tx.retry_announced(tasks[0].id, 1, later, 1).await?;
+            tx.retry_announced(tasks[0].id, 1, later).await?;
             tx.mark_dead(tasks[1].id, Some(1), "WorkerLost", "lost").await
         })
         .await

@@ -50,7 +50,6 @@ impl World {
             language: None,
             timeout_s: 21_600,
             progress_planned: 3.0,
-            resubmitted_from: None,
         }
     }
 

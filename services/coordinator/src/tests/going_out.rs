@@ -71,7 +71,7 @@ async fn a_task_that_waits_is_not_missing() {
     world.clock().advance(WHILE);
     let tx = world.lead.begin().await.expect("begun");
     let until = world.clock().now().plus(2 * WHILE);
-    tx.retry_announced(later.id, 1, until, 1).await.expect("announced");
+    tx.retry_announced(later.id, 1, until).await.expect("announced");
     tx.commit().await.expect("committed");
     let envelope = Envelope::new(world.clock().new_id(), &message(&queued));
     world.lead.parts.broker.send(tasks(TaskKind::Embed), &envelope).await.expect("sent");

@@ -2,6 +2,7 @@
 
 mod going_out;
 mod leading;
+mod letters;
 mod reaping;
 mod replaying;
 mod sweeping;

@@ -240,7 +240,6 @@ impl World {
             language: None,
             timeout_s: 0,
             progress_planned: 1.0,
-            resubmitted_from: None,
         };
         let tx = self.lead.begin().await.expect("begun");
         tx.submit(&new, &SubmitRequest::default()).await.expect("submitted");

@@ -80,12 +80,19 @@ fn filter(request: &ListDeadLettersRequest) -> Result<LetterFilter, Status> {
         DeadLetterState::Dead => vec![LetterState::Dead],
         DeadLetterState::Replaying => vec![LetterState::Replaying],
         DeadLetterState::Replayed => vec![LetterState::Replayed],
+        DeadLetterState::Void => vec![LetterState::Void],
     };
     let job = match request.job.as_str() {
         "" => None,
         id => Some(id.parse::<JobId>().map_err(|error| invalid("job", error.to_string()))?.0),
     };
-    Ok(LetterFilter { states, class: given(&request.class), fingerprint: given(&request.fingerprint), job })
+    Ok(LetterFilter {
+        states,
+        class: given(&request.class),
+        fingerprint: given(&request.fingerprint),
+        job,
+        replay_request: None,
+    })
 }
 
 /// A letter without its body.
@@ -95,6 +102,7 @@ fn shown(row: &DeadLetter) -> wire::DeadLetter {
         LetterState::Dead => DeadLetterState::Dead,
         LetterState::Replaying => DeadLetterState::Replaying,
         LetterState::Replayed => DeadLetterState::Replayed,
+        LetterState::Void => DeadLetterState::Void,
     };
     wire::DeadLetter {
         id: letter.id.clone(),
@@ -108,6 +116,7 @@ fn shown(row: &DeadLetter) -> wire::DeadLetter {
         first_seen: Some(from_millis(row.first_seen.0)),
         last_seen: Some(from_millis(row.last_seen.0)),
         replays: number(row.replays),
+        void_reason: row.void_reason.clone().unwrap_or_default(),
         size_bytes: i64::try_from(letter.body.len()).unwrap_or(i64::MAX),
         ..Default::default()
     }

@@ -27,6 +27,8 @@ use crate::{
     status::{invalid, not_found, of_store},
 };
 
+/// What List shows: searches are jobs too, but not what their caller looks for here.
+const LISTED: [JobKind; 2] = [JobKind::Transcribe, JobKind::Embed];
 /// `limit` of Events.
 const EVENTS: Range = Range { default: 200, most: 2_000 };
 /// Longest wait for the effect of Cancel.
@@ -59,13 +61,12 @@ impl jobs_server::Jobs for Jobs {
         let state = job_state(state)?;
         let kind = match kind.as_str() {
             "" => None,
-            kind => Some(kind.parse::<JobKind>().map_err(|error| invalid("kind", error.to_string()))?),
+            kind => Some(listed(kind)?),
         };
         let size = PAGE.of("page_size", page_size)? as usize;
         let filter = format!("{:?} {kind:?} {}", state, caller.name);
         let after: Option<PageKey> = page::after(&filter, &page_token)?;
-        // Searches are jobs too, but not what their caller looks for here.
-        let kinds = kind.map_or_else(|| vec![JobKind::Transcribe, JobKind::Embed], |kind| vec![kind]);
+        let kinds = kind.map_or_else(|| LISTED.to_vec(), |kind| vec![kind]);
         let mut jobs = Vec::new();
         for kind in kinds {
             let filter = JobFilter { state, kind: Some(kind), caller: Some(caller.name.clone()) };
@@ -187,6 +188,14 @@ impl Jobs {
             effective,
         })
     }
+}
+
+fn listed(kind: &str) -> Result<JobKind, Status> {
+    let found = LISTED.into_iter().find(|listed| listed.as_str() == kind);
+    found.ok_or_else(|| {
+        let given: String = kind.chars().take(80).collect();
+        invalid("kind", format!("`{given}` is none of {}", LISTED.map(JobKind::as_str).join(", ")))
+    })
 }
 
 fn json(spec: &impl serde::Serialize) -> String {

@@ -63,7 +63,7 @@ impl Operations {
             let slots: i64 = takes.map(|(_, slots)| slots).sum();
             queue(stats, running.get(&stats.kind).copied().unwrap_or(0), number(slots), now)
         });
-        let dead = LetterFilter { states: vec![LetterState::Dead], class: None, fingerprint: None, job: None };
+        let dead = LetterFilter { states: vec![LetterState::Dead], ..LetterFilter::default() };
         Ok(QueuesResponse { queues: queues.collect(), dead_letters: read.letters(&dead, None, 1).await?.total })
     }
 

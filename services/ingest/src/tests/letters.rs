@@ -121,6 +121,47 @@ async fn letters_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_sent_again_has_the_same_answer() {
+    let world = World::new().await;
+    let mut commands = world.coordinator(true);
+    let job = world.submit_texts(&["a"]).await;
+    within("the job is submitted", commands.recv()).await.expect("a command");
+    let mut letters = Vec::new();
+    for ordinal in 0..3 {
+        let task = task(&world, &job, ordinal).await;
+        letters.push(letter(&world, &job, &task, &serde_json::to_vec(&task).expect("JSON"), "f").await);
+    }
+    let damaged = letter(&world, &job, &task(&world, &job, 3).await, b"not json", "f").await;
+    let request = |id: &str| ReplayDeadLettersRequest { request_id: id.to_owned(), ..Default::default() };
+    let alike = || ReplayDeadLettersRequest { fingerprint: "f".to_owned(), ..request("r1") };
+    let first = replay(&world, alike()).await;
+    let replayed = |answer: &ReplayDeadLettersResponse| -> Vec<String> {
+        answer.outcomes.iter().filter(|outcome| outcome.replayed).map(|outcome| outcome.id.clone()).collect()
+    };
+    letters.reverse();
+    assert_eq!((first.outcomes.len(), replayed(&first)), (4, letters.clone()), "{first:?}");
+    assert!(first.outcomes[0].id == damaged && first.outcomes[0].refused.contains("corrected body"), "{first:?}");
+    within("the command comes", commands.recv()).await.expect("one");
+
+    // The answer was lost; meanwhile something else died.
+    let task = task(&world, &job, 4).await;
+    let newer = letter(&world, &job, &task, &serde_json::to_vec(&task).expect("JSON"), "f").await;
+    assert_eq!(replay(&world, alike()).await, first);
+    let by_ids = |id: &str, ids: &[String]| ReplayDeadLettersRequest { ids: ids.to_vec(), ..request(id) };
+    let again = replay(&world, by_ids("r1", &letters)).await;
+    assert_eq!(replayed(&again), letters);
+    let other = replay(&world, by_ids("r1", std::slice::from_ref(&newer))).await;
+    assert!(other.outcomes[0].refused.contains("used before"), "{other:?}");
+    let refused = replay(&world, by_ids("r2", &letters[..1])).await;
+    assert_eq!(refused.outcomes[0].refused, "it was replayed already");
+    assert!(commands.try_recv().is_err(), "there was nothing more to do");
+
+    let late = replay(&world, ReplayDeadLettersRequest { fingerprint: "f".to_owned(), ..request("r3") }).await;
+    assert_eq!(replayed(&late), [newer]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_task_of_a_cancelled_job_stays_dead() {
     let world = World::new().await;
     let job = world.submit_texts(&["a"]).await;

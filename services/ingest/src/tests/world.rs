@@ -21,6 +21,7 @@ use warren_jobs::{JobKind, JobState};
 use warren_local::{Scratch, rabbitmq, s3};
 use warren_messages::{
     ids::JobId,
+    replay::{self, CONSUMER},
     routes::COMMANDS,
     wire::{
         self, Command, EmbedSpec, Job, MediaObject, Notice, SubmitJobRequest, UploadHeader, UploadRequest,
@@ -216,12 +217,15 @@ impl Coordinator {
                 }
                 Some(submitted.job.clone())
             }
-            Some(What::Replay(replay)) => {
+            Some(What::Replay(letters)) => {
+                let request = replay::request(&command.actor, &letters.request_id);
                 let tx = self.store.begin().await.expect("begun");
-                for id in &replay.letters {
-                    tx.begin_replay(id).await.expect("begun");
+                if tx.first_time(&request, CONSUMER).await.expect("written") || letters.request_id.is_empty() {
+                    for id in &letters.letters {
+                        tx.begin_replay(id, Some(&request)).await.expect("begun");
+                    }
+                    tx.letters_left(&letters.letters).await.expect("replayed");
                 }
-                tx.end_replays(&replay.letters).await.expect("replayed");
                 tx.commit().await.expect("committed");
                 None
             }
