@@ -64,6 +64,14 @@ impl Management {
         self.get(queue, "reject_requeue_false")
     }
 
+    /// Empties a queue.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn purge(&self, queue: &str) {
+        self.ask("DELETE", &format!("/api/queues/%2F/{queue}/contents"), None);
+    }
+
     fn get(&self, queue: &str, ackmode: &str) -> Option<Taken> {
         let path = format!("/api/queues/%2F/{queue}/get");
         let how = json!({ "count": 1, "ackmode": ackmode, "encoding": "auto" });

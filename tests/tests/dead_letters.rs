@@ -1,4 +1,5 @@
-//! What no service can read ends where a person finds it, and can be put right and sent again.
+//! What no service can read ends where a person finds it, and can be put right and sent again; what somebody throws away
+//! goes out again by itself.
 
 use std::{fs, time::Duration};
 
@@ -28,6 +29,7 @@ fn dead_letters_are_found_and_replayed() {
     let mut cases = Cases::new();
     cases.case("every work queue has somewhere to die", || every_work_queue_has_somewhere_to_die(&stack));
     cases.case("a letter moved by hand is done again", || a_letter_moved_by_hand_is_done_again(&stack));
+    cases.case("a queue emptied by hand fills again", || a_queue_emptied_by_hand_fills_again(&stack));
     cases.case("a message that is not JSON dies once, with its cause", || what_is_not_json_dies(&stack));
     cases.case("consumers go on", || consumers_go_on(&stack));
     cases.case("a damaged task is put right and replayed", || a_damaged_task_is_replayed(&stack));
@@ -84,6 +86,26 @@ fn a_letter_moved_by_hand_is_done_again(stack: &Stack) {
     assert!(text(redriven, "message").contains("by hand"), "{redriven}");
     until("the letter to be gone", SOON, || stack.dead_letters().is_empty().then_some(()));
     until("the message to be gone", SOON, || (dead(stack) == 0).then_some(()));
+}
+
+fn a_queue_emptied_by_hand_fills_again(stack: &Stack) {
+    let management = stack.management();
+    let voice = inaugural();
+    let file = voice.path.to_str().expect("a plain name");
+    stack.warren(&["up", "--detach", "--workers", "transcription=0"]).ok();
+    let clients = [(); 2].map(|()| stack.begin(&["transcribe", "--json", "--model", "tiny.en", file]));
+    let waiting = || management.depths().get("warren.task.prepare").copied().unwrap_or_default();
+    until("both first tasks", SOON, || (waiting() == 2).then_some(()));
+    management.purge("warren.task.prepare");
+    until("the queue to be empty", SOON, || (waiting() == 0).then_some(()));
+    until("both tasks again", Duration::from_secs(120), || (waiting() == 2).then_some(()));
+    stack.warren(&["up", "--detach", "--workers", "transcription=1"]).ok();
+    for client in clients {
+        let heard = client.wait(Duration::from_secs(60)).ok().json();
+        assert!(error_rate::words(&voice.text, text(&heard, "text")) <= 0.1, "once, and right: {heard}");
+        let events = stack.warren(&["watch", "--json", text(&heard, "job")]).ok().json_lines();
+        assert!(events.iter().any(|event| event["event"] == "task.redispatched"), "{events:?}");
+    }
 }
 
 fn what_is_not_json_dies(stack: &Stack) {

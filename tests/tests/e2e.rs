@@ -100,6 +100,9 @@ fn a_human_voice_is_written_down(stack: &Stack) {
     }
     let joined: String = segments.iter().map(|segment| text(segment, "text")).collect::<Vec<_>>().join(" ");
     assert_eq!(error_rate::words(text(&heard, "text"), &joined), 0.0, "{heard}");
+
+    let later = stack.warren(&["transcript", "--json", text(&heard, "job")]).ok().json();
+    assert_eq!((&later["complete"], &later["segments"]), (&Value::Bool(true), &heard["segments"]));
 }
 
 fn languages_are_found_out(stack: &Stack) {

@@ -35,6 +35,7 @@ use commands::{
     search::{self, Search},
     stack::{self, Logs, Up},
     transcribe::{self, Transcribe},
+    transcript::{self, Transcript},
 };
 use demo::Demo;
 use error::CliError;
@@ -66,6 +67,7 @@ enum Command {
     Endpoints,
     Logs(Logs),
     Transcribe(Transcribe),
+    Transcript(Transcript),
     Embed(Embed),
     Search(Search),
     Jobs(Jobs),
@@ -142,6 +144,7 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
         Command::Endpoints => stack::endpoints(&target.folder(), json),
         Command::Logs(arguments) => stack::logs(&target.folder(), &arguments, json).await,
         Command::Transcribe(arguments) => transcribe::run(&target.server()?, &arguments, json).await,
+        Command::Transcript(arguments) => transcript::run(&target.server()?, &arguments, json).await,
         Command::Embed(arguments) => embed::run(&target.server()?, &arguments).await,
         Command::Search(arguments) => search::run(&target.server()?, &arguments, json).await,
         Command::Jobs(arguments) => jobs::list(&target.server()?, &arguments, json).await,

@@ -9,3 +9,4 @@ pub(crate) mod operations;
 pub(crate) mod search;
 pub(crate) mod stack;
 pub(crate) mod transcribe;
+pub(crate) mod transcript;

@@ -189,9 +189,8 @@ impl Outcome {
         self.succeeded() || !self.transcript.rendered.is_empty()
     }
 
-    /// In the form that was asked for, ending with a line's end.
     fn text(&self) -> String {
-        format!("{}\n", self.transcript.rendered.strip_suffix('\n').unwrap_or(&self.transcript.rendered))
+        rendered(&self.transcript)
     }
 }
 
@@ -223,14 +222,22 @@ pub(crate) async fn transcribe(
         Ok(())
     })
     .await?;
-    let request = GetTranscriptRequest { job: job.id.clone(), format: format.wire().into() };
-    let transcript = server
+    let transcript = fetch(server, &job.id, format).await?;
+    Ok(Outcome { job, transcript })
+}
+
+/// The text of a job, as much as there is.
+///
+/// # Errors
+/// When there is no such job, or the server stays away.
+pub(crate) async fn fetch(server: &Server, job: &str, format: Format) -> Result<Transcript, CliError> {
+    let request = GetTranscriptRequest { job: job.to_owned(), format: format.wire().into() };
+    server
         .call(async |transport| {
             let mut client = TranscriptsClient::new(transport).max_decoding_message_size(MAX_ANSWER);
             client.get(request.clone()).await.map(tonic::Response::into_inner)
         })
-        .await?;
-    Ok(Outcome { job, transcript })
+        .await
 }
 
 fn bar(name: &str) -> ProgressBar {
@@ -321,7 +328,13 @@ fn as_json(file: &Path, done: &Done) -> Value {
     value
 }
 
-fn segments(transcript: &Transcript) -> Value {
+/// In the form that was asked for, ending with a line's end.
+pub(crate) fn rendered(transcript: &Transcript) -> String {
+    format!("{}\n", transcript.rendered.strip_suffix('\n').unwrap_or(&transcript.rendered))
+}
+
+/// As programs get them.
+pub(crate) fn segments(transcript: &Transcript) -> Value {
     let segment = |s: &warren_messages::wire::Segment| json!({ "start": s.start, "end": s.end, "text": s.text });
     transcript.segments.iter().map(segment).collect()
 }
