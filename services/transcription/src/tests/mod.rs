@@ -233,12 +233,12 @@ async fn a_late_message_of_a_task_that_has_ended_is_dropped_also_when_it_fails()
     let (sender, mut died) = mpsc::unbounded_channel();
     let (broker, stopping) = (service.broker.clone(), service.stopping.clone());
     tokio::spawn(async move { broker.consume_dead_index(8, Died(sender), stopping).await });
-    // The recording is gone: it fails at once and for ever. One task at a time is in hand, in order.
-    let gone = || {
-        let media_key = Key::media(service.clock.new_id()).to_string();
-        Work::Prepare(wire::PrepareTask { media_key, media_name: "gone.wav".to_owned(), size_bytes: 1 })
+    // It fails before anything is asked of anybody. One task at a time is in hand, in order.
+    let hopeless = || {
+        let media_key = "no key".to_owned();
+        Work::Prepare(wire::PrepareTask { media_key, media_name: "talk.wav".to_owned(), size_bytes: 1 })
     };
-    service.ask_as(coordinator::STALE, TaskKind::Prepare, service.clock.new_id(), gone()).await;
-    let current = service.ask_as(1, TaskKind::Prepare, service.clock.new_id(), gone()).await;
+    service.ask_as(coordinator::STALE, TaskKind::Prepare, service.clock.new_id(), hopeless()).await;
+    let current = service.ask_as(1, TaskKind::Prepare, service.clock.new_id(), hopeless()).await;
     assert_eq!(died.recv().await, Some(current), "the other one left nothing behind");
 }
