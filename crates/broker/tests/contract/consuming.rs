@@ -248,7 +248,8 @@ async fn as_many_handlers_run_at_once_as_asked_for_and_stopping_lets_them_finish
     gate.add_permits(3);
     within("the consumer ends", consumer).await.expect("no panic");
     within("the broker closes", lab.broker.closed()).await;
-    assert_eq!(lab.raw().await.ready(PREPARE.queue).await, 2, "three were acked, two never started");
+    // Three were acked, two never started.
+    lab.raw().await.until_ready(PREPARE.queue, 2).await;
 }
 
 #[tokio::test]
@@ -264,7 +265,7 @@ async fn what_does_not_finish_in_time_goes_back() {
     lab.stopping.cancel();
     within("the consumer ends", consumer).await.expect("no panic");
     within("the broker closes", lab.broker.closed()).await;
-    assert_eq!(lab.raw().await.ready(PREPARE.queue).await, 1);
+    lab.raw().await.until_ready(PREPARE.queue, 1).await;
 }
 
 #[tokio::test]

@@ -122,6 +122,16 @@ impl Raw {
         self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("exists").message_count()
     }
 
+    /// Waits until nobody holds so many. The broker gives back what a connection held a while after its end.
+    pub(crate) async fn until_ready(&self, queue: &str, wanted: u32) {
+        within(&format!("{wanted} messages are ready on {queue}"), async {
+            while self.ready(queue).await != wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     pub(crate) async fn publish(&self, queue: &str, body: &[u8], properties: BasicProperties) {
         self.channel
             .basic_publish("".into(), queue.into(), BasicPublishOptions::default(), body, properties)
