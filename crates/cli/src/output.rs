@@ -48,6 +48,22 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// A table of what has ids: these are to be copied, so no line is broken, however narrow the terminal.
+pub(crate) fn listing(header: &[&str]) -> Table {
+    let mut table = table(header);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+/// The beginning of a text, for a table.
+pub(crate) fn beginning(text: &str, most: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() <= most && line.len() == text.len() {
+        return text.to_owned();
+    }
+    line.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// The state as one word.
 pub(crate) fn state(state: JobState) -> &'static str {
     match state {
@@ -89,6 +105,16 @@ mod tests {
         let mut full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
         let error = write(&mut full, "result").expect_err("no room");
         assert!(error.exit_code() == 1 && error.to_string().starts_with("standard output: "), "{error}");
+    }
+
+    #[test]
+    fn long_texts_are_shortened_and_ids_are_not_broken() {
+        assert_eq!((beginning("as it is", 8), beginning("too long", 7)), ("as it is".to_owned(), "too lo…".to_owned()));
+        assert_eq!(beginning("two\nlines", 20), "two…");
+        let id = "job_01a20299-7970-7099-9cb5-83f96d1e75c1".repeat(6);
+        let mut table = listing(&["job"]);
+        table.add_row([&id]);
+        assert!(table.to_string().contains(&id));
     }
 
     #[test]

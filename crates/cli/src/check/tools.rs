@@ -29,7 +29,7 @@ pub(crate) struct Tools {
 impl Tools {
     pub(crate) fn new() -> Self {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
         Self { folder: cache.unwrap_or_else(std::env::temp_dir).join("warren/tools") }
     }
 

@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use comfy_table::ColumnConstraint;
 use serde_json::json;
 use warren_messages::wire::{
-    DeadLetter, ListDeadLettersRequest, ReplayDeadLettersRequest, ShowDeadLetterRequest,
+    DeadLetter, DeadLetterState, ListDeadLettersRequest, ReplayDeadLettersRequest, ShowDeadLetterRequest,
     dead_letters_client::DeadLettersClient,
 };
 
@@ -94,20 +93,15 @@ async fn list(server: &Server, request: &ListDeadLettersRequest, json: bool) -> 
     if json {
         return found.letters.iter().try_for_each(|letter| output::json_line(&as_json(letter)));
     }
-    let mut table = output::table(&["id", "queue", "class", "fingerprint", "cause", "job", "first seen"]);
-    // In one piece, however narrow the terminal: it is to be given to `replay --fingerprint`.
-    if let Some(fingerprint) = table.column_mut(3) {
-        fingerprint.set_constraint(ColumnConstraint::ContentWidth);
-    }
+    let mut table = output::listing(&["id", "queue", "class", "fingerprint", "first seen (UTC)", "cause"]);
     for letter in &found.letters {
         table.add_row([
             &letter.id,
             &letter.queue,
             &letter.class,
             &letter.fingerprint,
-            &letter.cause,
-            &letter.job,
             &output::time(letter.first_seen.as_ref()),
+            &output::beginning(&letter.cause, 80),
         ]);
     }
     output::line(table)?;
@@ -137,6 +131,7 @@ async fn show(server: &Server, id: &str, json: bool) -> Result<(), CliError> {
     if json {
         let mut value = as_json(&letter);
         value["body"] = body.into();
+        value["state"] = state(&letter).into();
         value["headers"] = json!(letter.headers.iter().collect::<BTreeMap<_, _>>());
         return output::json_line(&value);
     }
@@ -150,14 +145,28 @@ async fn show(server: &Server, id: &str, json: bool) -> Result<(), CliError> {
         ("task", &letter.task),
         ("first seen", &output::time(letter.first_seen.as_ref())),
         ("replays", &letter.replays.to_string()),
+        ("state", &state(&letter)),
     ] {
-        output::line(format_args!("{name:<11}  {value}"))?;
+        if !value.is_empty() {
+            output::line(format_args!("{name:<11}  {value}"))?;
+        }
     }
     output::line("")?;
     for (name, value) in letter.headers.iter().collect::<BTreeMap<_, _>>() {
         output::line(format_args!("{name}: {value}"))?;
     }
     output::line(format_args!("\n{}", pretty(&body)))
+}
+
+/// Where the letter is, for people.
+fn state(letter: &DeadLetter) -> String {
+    match letter.state() {
+        DeadLetterState::Unspecified => "unknown".to_owned(),
+        DeadLetterState::Dead => "dead".to_owned(),
+        DeadLetterState::Replaying => "replaying".to_owned(),
+        DeadLetterState::Replayed => "replayed".to_owned(),
+        DeadLetterState::Void => format!("void: {}", letter.void_reason),
+    }
 }
 
 fn pretty(body: &str) -> String {

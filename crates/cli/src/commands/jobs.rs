@@ -80,15 +80,15 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
     if json {
         return found.jobs.iter().try_for_each(|job| output::json_line(&as_json(job)));
     }
-    let mut table = output::table(&["job", "kind", "state", "done", "name", "created", "error"]);
+    let mut table = output::listing(&["job", "state", "done", "kind", "created (UTC)", "name", "error"]);
     for job in &found.jobs {
         table.add_row([
             job.id.clone(),
-            job.kind.clone(),
             output::state(job.state()).to_owned(),
             done(job),
-            job.name.clone(),
+            job.kind.clone(),
             output::time(job.created_at.as_ref()),
+            output::beginning(&job.name, 40),
             job.error_code.clone(),
         ]);
     }

@@ -34,6 +34,9 @@ pub(crate) async fn run(server: &Server, arguments: &Search, json: bool) -> Resu
             output::line(format_args!("{:.2}  {}{at}\n      {}", hit.similarity, hit.name, hit.text))?;
         }
     }
+    if !found.hits.is_empty() && found.hits.iter().all(|hit| hit.similarity == 0.0) {
+        eprintln!("only words were compared: no worker turned the query into a vector in time");
+    }
     if found.hits.is_empty() && !json {
         let more = server.command("transcribe --index FILE");
         eprintln!("nothing found among {} passages; index more with: {more}", found.indexed);

@@ -13,8 +13,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use targets::targets;
 use warren_messages::wire::{
-    GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat, submit_job_request::Spec,
-    transcripts_client::TranscriptsClient,
+    EventLevel, GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat,
+    submit_job_request::Spec, transcripts_client::TranscriptsClient,
 };
 
 use crate::{
@@ -186,7 +186,7 @@ impl Outcome {
 
     /// Also a job that failed may have some.
     fn has_text(&self) -> bool {
-        self.succeeded() || !self.transcript.rendered.is_empty()
+        self.succeeded() || !self.transcript.segments.is_empty()
     }
 
     fn text(&self) -> String {
@@ -216,6 +216,9 @@ pub(crate) async fn transcribe(
     spec.media.clone_from(&media.id);
     let submitted = submit(server, Spec::Transcribe(spec), format!("transcribe-{}", media.id)).await?;
     let job = watch(server, &submitted.id, &mut |update| {
+        for event in update.events.iter().filter(|event| event.level() == EventLevel::Warning) {
+            bar.suspend(|| eprintln!("{}: {}", source.name, event.message));
+        }
         if let Some(job) = &update.job {
             show_progress(bar, job);
         }

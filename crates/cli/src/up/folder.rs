@@ -18,7 +18,7 @@ use super::UpError;
 pub(crate) fn default_data_dir() -> PathBuf {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".local/share")))
         .unwrap_or_else(std::env::temp_dir)
         .join("warren")
 }
@@ -57,7 +57,17 @@ impl Folder {
     /// The folder of a stack, running or not.
     pub(super) fn of_stack(data: &Path) -> Result<Self, UpError> {
         let folder = Self::open(data)?;
-        if folder.root.join("run").is_dir() { Ok(folder) } else { Err(UpError::NoStack(folder.root)) }
+        match fs::metadata(folder.root.join("run")) {
+            Ok(run) if run.is_dir() => Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let why = format!(
+                    "{} is another user's folder; use that user's stack with --server URL",
+                    folder.root.display()
+                );
+                Err(UpError::Usage(why))
+            }
+            _ => Err(UpError::NoStack(folder.root)),
+        }
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -67,6 +67,23 @@ async fn joined(task: JoinHandle<Result<(), UpError>>) -> Result<(), UpError> {
     task.await.unwrap_or_else(|error| Err(UpError::NotReady(format!("the supervisor failed: {error}"))))
 }
 
+/// RabbitMQ takes no messages with less than 50 MB free, and logs, database and objects need some, too.
+const LEAST_ROOM: u64 = 256 << 20;
+
+fn check_room(folder: &Folder) -> Result<(), UpError> {
+    let root = folder.root();
+    let free = nix::sys::statvfs::statvfs(root).map_or(u64::MAX, |stat| stat.blocks_available() * stat.fragment_size());
+    if free >= LEAST_ROOM {
+        return Ok(());
+    }
+    Err(UpError::Prerequisite(format!(
+        "{}: {} MiB free, {} are needed at least; make room, or choose another folder with --data DIR",
+        root.display(),
+        free >> 20,
+        LEAST_ROOM >> 20
+    )))
+}
+
 /// Starts the stack in `options.data` and returns once everything is ready. One that runs already is changed only
 /// where the options ask for it. `progress` gets a line at least every 5 s while there is something to wait for.
 ///
@@ -87,6 +104,9 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
         None => Stack::generate()?,
     };
     apply(&mut stack, &options)?;
+    if running.is_none() {
+        check_room(&folder)?;
+    }
     for change in stack.choose_ports(&options.ports, running.is_some())? {
         progress(&change);
     }
@@ -98,17 +118,23 @@ pub(crate) async fn up(options: UpOptions, progress: &mut (dyn FnMut(&str) + Sen
     };
     settings::check(&folder, &stack, &sections, &overrides)?;
     if options.settings.is_some() && running.is_some() && !overrides.are_in(&folder) {
-        let why = "new settings take effect at a start; stop the stack with `warren down` first";
-        return Err(UpError::Usage(why.to_owned()));
+        let why = format!(
+            "new settings take effect at a start; stop the stack first: warren down --data {:?}",
+            folder.root()
+        );
+        return Err(UpError::Usage(why));
     }
     let unchanged = running.is_some() && found.as_ref() == Some(&stack) && !is_overdue(&folder, &stack);
     if !unchanged {
         if let (Some(found), Some(_)) = (&found, running)
             && found.external != stack.external
         {
-            let why = "the stack runs with another broker, database or S3 server than the environment names now; stop \
-                       it with `warren down` first";
-            return Err(UpError::Usage(why.to_owned()));
+            let why = format!(
+                "the stack runs with another broker, database or S3 server than the environment names now; stop it \
+                 first: warren down --data {:?}",
+                folder.root()
+            );
+            return Err(UpError::Usage(why));
         }
         overrides.save(&folder)?;
         stack.generation += 1;
