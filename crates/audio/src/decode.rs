@@ -23,6 +23,9 @@ const LOUDEST: f32 = 4.0;
 
 /// Decoders disagree about the last packet of a recording, so less than this is no sound that the other one missed.
 const NOTHING_MORE_S: f64 = 1.0;
+/// A recording that has this many seconds and this part less than it declares was cut off.
+const MISSING_S: f64 = 1.0;
+const MISSING: f64 = 0.01;
 
 /// What a recording turned out to be. Displays like `mp3, 44100 Hz, 2 channels`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,6 +280,11 @@ impl Decoder {
                 // ffmpeg found nothing more than our own decoder had.
                 if let Some(seconds) = self.stumbled_at.filter(|at| self.made_seconds() < at + NOTHING_MORE_S) {
                     self.damaged(seconds);
+                }
+                if let Some(declared) = self.declared_seconds.filter(|_| self.format.container.knows_its_length())
+                    && self.made_seconds() + MISSING_S < declared * (1.0 - MISSING)
+                {
+                    self.damaged(self.made_seconds());
                 }
                 self.ended = true;
                 self.resampler.finish(&mut self.ready);

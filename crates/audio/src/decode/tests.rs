@@ -97,6 +97,17 @@ fn damage_is_told_with_its_place() {
     assert_eq!(end(|| Ok(None)).damaged_at(), None);
     assert_eq!(end(|| Err(Stop::Damaged("nonsense".to_owned()))).damaged_at(), None, "ffmpeg has the rest");
 
+    // Its end is not where its header says.
+    for (container, declared, cut) in
+        [(Container::Flac, 9.0, true), (Container::Flac, 6.5, false), (Container::Mp3, 9.0, false)]
+    {
+        let mut decoder = open(&options);
+        (decoder.format.container, decoder.declared_seconds) = (container, Some(declared));
+        while decoder.next_block().unwrap().is_some() {}
+        let at = decoder.damaged_at();
+        assert_eq!(at.is_some_and(|at| (5.8..=6.1).contains(&at)), cut, "{container}, {declared} s: {at:?}");
+    }
+
     // Our own decoder gave all there is before it stumbled.
     let mut decoder = open(&options);
     while decoder.made < 6 * u64::from(SAMPLE_RATE) - 1000 {

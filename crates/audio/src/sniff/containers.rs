@@ -42,6 +42,13 @@ macro_rules! containers {
     };
 }
 
+impl Container {
+    /// Whoever writes it knows how long the sound is. Others guess, leave it open, or mean the picture.
+    pub(crate) const fn knows_its_length(self) -> bool {
+        matches!(self, Self::Flac | Self::M4a)
+    }
+}
+
 containers! {
     /// RIFF WAVE, with its 64-bit forms RF64 and BW64.
     Wav "wav" "wav" Wave,

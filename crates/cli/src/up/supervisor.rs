@@ -50,7 +50,7 @@ pub(crate) async fn supervise(data: &Path, stopping: CancellationToken) -> Resul
     let result = supervisor.run(&mut changed, &stopping).await;
     if let Err(error) = &result {
         eprintln!("{error}");
-        write_file(&folder.failure(), &format!("{error}\n"))?;
+        tell(write_file(&folder.failure(), &format!("{error}\n")));
     }
     supervisor.stop_all().await;
     signals.abort();
@@ -58,6 +58,13 @@ pub(crate) async fn supervise(data: &Path, stopping: CancellationToken) -> Resul
         let _ = fs::remove_file(file);
     }
     result
+}
+
+/// A full disk must not stop what runs.
+fn tell(written: Result<(), UpError>) {
+    if let Err(error) = written {
+        eprintln!("{error}");
+    }
 }
 
 /// Kills what a supervisor left behind that was killed itself. Its children die with it; this is for the rest.
@@ -134,13 +141,13 @@ impl Supervisor {
                 Ok((new, parts)) => {
                     self.adapt(parts, new.coordinators != stack.coordinators).await;
                     stack = new;
-                    write_json(&self.folder.applied(), &stack.generation)?;
+                    tell(write_json(&self.folder.applied(), &stack.generation));
                 }
                 Err(error) => {
                     // Whoever asked for the change waits for it.
                     let why = format!("the stack stays as it was: {error}");
                     eprintln!("{why}");
-                    write_file(&self.folder.failure(), &format!("{why}\n"))?;
+                    tell(write_file(&self.folder.failure(), &format!("{why}\n")));
                 }
             }
         }
