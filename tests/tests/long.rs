@@ -26,8 +26,10 @@ const GIB: u64 = 1 << 30;
 const LOOK: Duration = Duration::from_millis(400);
 /// Longest time in which progress must move.
 const STILL: Duration = Duration::from_secs(5);
-/// By what share a long recording may be done later when short ones come in between.
+/// By what share an hour's recording may be done later when short ones come in between.
 const LATER: f64 = 0.15;
+/// The same for a few minutes: the short ones are a sixth of the work then, and what else the machine does is no less.
+const LATER_FOR_MINUTES: f64 = 0.5;
 /// By how much peaks may differ between an hour and an hour of ten.
 const SAME: f64 = 0.10;
 
@@ -77,7 +79,8 @@ fn long_recordings_leave_room_for_others() {
     assert!(done.iter().all(|took| *took <= bound), "a clip took longer");
     let later = shared.took.as_secs_f64() / alone.took.as_secs_f64() - 1.0;
     println!("with the clips {:.1} % later", later * 100.0);
-    assert!(later <= LATER, "{:.1} % later than alone", later * 100.0);
+    let most = if nightly() { LATER } else { LATER_FOR_MINUTES };
+    assert!(later <= most, "{:.1} % later than alone", later * 100.0);
     let samples = nightly().then(|| wave::read(&long.path));
     stack.stop();
 
