@@ -106,12 +106,17 @@ impl<K: Clone + Ord> Scheduler<K> {
 
     /// Forgets a job that ended, with its waiting and its released tasks.
     pub fn remove_job(&mut self, id: &K) {
-        self.unplace(id);
-        if let Some(job) = self.jobs.remove(id) {
-            self.waiting -= job.waiting;
-            self.released -= u64::from(job.released - job.postponed);
-            self.with_work -= usize::from(job.shares());
-            self.let_go();
+        let Some(job) = self.jobs.remove(id) else { return };
+        self.waiting -= job.waiting;
+        self.released -= u64::from(job.released - job.postponed);
+        self.with_work -= usize::from(job.shares());
+        if job.place == Place::Held {
+            self.held.remove(&(job.released, id.clone()));
+        }
+        // Before its seat goes: a caller keeps its turn for jobs that may go on now.
+        self.let_go();
+        if let Place::Seated { lane, seat } = job.place {
+            self.lanes[lane].remove(&job.caller, seat);
         }
     }
 

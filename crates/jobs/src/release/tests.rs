@@ -345,6 +345,16 @@ fn at_most_twice(
     Ok(())
 }
 
+#[test]
+fn a_caller_keeps_its_turn_when_one_of_its_jobs_goes_and_another_may_go_on() {
+    let add = |id, cost| Op::Add { id, tasks: 20, cost };
+    // Two callers; the cap rises from 2 to 3 with the end of job 5, and job 8 of the same caller was at it.
+    let mut ops = vec![Op::Slots(5), add(8, 15.0), Op::Release, Op::Release];
+    ops.extend([add(0, 0.0), add(3, 0.0), add(6, 0.0), add(5, 15.0)]);
+    ops.extend([Op::Release, Op::Release, Op::Release, Op::Remove { id: 5 }, Op::Release]);
+    at_most_twice(ops, |id| job(id, ["ann", "bob", "eve"][id as usize % 3], JobClass::Default), |id| id % 3).unwrap();
+}
+
 proptest! {
     /// Counts agree with the ledger, caps and the window hold, and room in the window means that nothing waits but jobs
     /// at their cap with tasks that were put off.
