@@ -86,6 +86,11 @@ pub(crate) async fn look(lead: &Lead, suspects: &mut Suspects) -> Result<(), Sto
     Ok(())
 }
 
+/// How long a task has been out, or back from the retry ladder.
+fn out_for(task: &Task, now: UnixMillis) -> Duration {
+    task.retry_until.max(task.released).map_or(Duration::ZERO, |since| now.since(since))
+}
+
 /// Those of the released tasks that no worker reports and that should have reached one, or a queue.
 fn unseen(lead: &Lead, released: Vec<Task>, now: UnixMillis) -> Vec<Task> {
     let in_hand: HashSet<(Uuid, i64)> = lead
@@ -93,11 +98,10 @@ fn unseen(lead: &Lead, released: Vec<Task>, now: UnixMillis) -> Vec<Task> {
         .iter()
         .flat_map(|(_, worker)| worker.running.iter().map(|(task, in_hand)| (task.0, i64::from(in_hand.dispatch))))
         .collect();
-    let settled = |task: &Task| {
-        let since = task.retry_until.max(task.released);
-        since.is_some_and(|since| now.since(since) >= ON_ITS_WAY)
-    };
-    released.into_iter().filter(|task| settled(task) && !in_hand.contains(&(task.id, task.dispatch))).collect()
+    released
+        .into_iter()
+        .filter(|task| out_for(task, now) >= ON_ITS_WAY && !in_hand.contains(&(task.id, task.dispatch)))
+        .collect()
 }
 
 /// Those whose queue has no message, and of which no report waits; and those that have been out for long.
@@ -116,8 +120,7 @@ async fn not_queued(lead: &Lead, mut unseen: Vec<Task>) -> Vec<Task> {
         }
     }
     let now = lead.parts.clock.now();
-    let long = |task: &Task| task.retry_until.max(task.released).is_some_and(|since| now.since(since) >= LONG);
-    unseen.retain(|task| empty.contains(&task.kind) || long(task));
+    unseen.retain(|task| empty.contains(&task.kind) || out_for(task, now) >= LONG);
     unseen
 }
 

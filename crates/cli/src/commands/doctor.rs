@@ -107,7 +107,7 @@ fn postgresql() -> Finding {
 
 fn disk(what: &'static str, folder: &Path, fix: &str) -> Finding {
     let existing = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-    let free = nix::sys::statvfs::statvfs(existing).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    let free = up::free_bytes(existing).unwrap_or(0);
     let found = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), existing.display());
     if free >= ROOM { Finding::good(what, found) } else { Finding::bad(what, found, fix) }
 }

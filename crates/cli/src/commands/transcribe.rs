@@ -171,7 +171,7 @@ async fn one(server: &Server, input: &Input<'_>, arguments: &Transcribe, bar: Pr
     // At once, also when an earlier recording takes longer: what is done is safe.
     let written = match (&outcome, &input.target) {
         (Ok(outcome), Some(target)) if outcome.has_text() => {
-            let written = std::fs::write(target, outcome.text());
+            let written = std::fs::write(target, rendered(&outcome.transcript));
             written.map(|()| Some(target.clone())).map_err(CliError::file(target.display().to_string()))
         }
         _ => Ok(None),
@@ -187,10 +187,6 @@ impl Outcome {
     /// Also a job that failed may have some.
     fn has_text(&self) -> bool {
         self.succeeded() || !self.transcript.segments.is_empty()
-    }
-
-    fn text(&self) -> String {
-        rendered(&self.transcript)
     }
 }
 
@@ -283,7 +279,7 @@ fn show(input: &Input<'_>, done: &Done, json: bool) -> Result<(), CliError> {
             match &done.written {
                 Err(error) => eprintln!("{file}: {error}"),
                 Ok(Some(path)) => eprintln!("{}", path.display()),
-                Ok(None) if outcome.has_text() => output::text(outcome.text())?,
+                Ok(None) if outcome.has_text() => output::text(rendered(&outcome.transcript))?,
                 Ok(None) => {}
             }
         }

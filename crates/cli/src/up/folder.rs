@@ -23,6 +23,12 @@ pub(crate) fn default_data_dir() -> PathBuf {
         .join("warren")
 }
 
+/// Bytes free for this user on the disk of a folder; `None`: that cannot be known.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(disk.blocks_available() * disk.fragment_size())
+}
+
 /// One stack's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Folder {

@@ -25,7 +25,7 @@ mod workers;
 
 pub(crate) use error::UpError;
 pub(crate) use external::External;
-pub(crate) use folder::default_data_dir;
+pub(crate) use folder::{default_data_dir, free_bytes};
 pub(crate) use logs::{follow_logs, logs};
 pub(crate) use options::{PortWishes, UpOptions};
 pub(crate) use s3::serve_s3;

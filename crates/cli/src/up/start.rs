@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Endpoints, UpError, UpOptions,
     binaries::{self, Sections},
-    folder::{Folder, read_json},
+    folder::{Folder, free_bytes, read_json},
     parts,
     ready::{self, Awaited},
     settings::{self, Overrides},
@@ -72,10 +72,7 @@ const LEAST_ROOM: u64 = 256 << 20;
 
 fn check_room(folder: &Folder) -> Result<(), UpError> {
     let root = folder.root();
-    let free = nix::sys::statvfs::statvfs(root).map_or(u64::MAX, |stat| stat.blocks_available() * stat.fragment_size());
-    if free >= LEAST_ROOM {
-        return Ok(());
-    }
+    let Some(free) = free_bytes(root).filter(|free| *free < LEAST_ROOM) else { return Ok(()) };
     Err(UpError::Prerequisite(format!(
         "{}: {} MiB free, {} are needed at least; make room, or choose another folder with --data DIR",
         root.display(),
