@@ -3,8 +3,8 @@
 
     tests/deploy/check.py --bin target/debug
 
-Part of `./warren test`, which puts kubectl, kubernetes-validate, docker-compose and hadolint on PATH. Settings files are read
-by the services themselves, with the environment that the deployment gives them, so a misspelt key fails here.
+Part of `./warren test`, which puts kubectl, kubernetes-validate, docker-compose, hadolint and promtool on PATH. Settings
+files are read by the services themselves, with the environment that the deployment gives them, so a misspelt key fails here.
 """
 
 import argparse
@@ -430,6 +430,30 @@ def check_instructions(documents):
         ensure(not unknown, f"{overlay}: nothing says how {sorted(unknown)} are built")
 
 
+def check_alerts():
+    """Every rule is tested with figures that fire it and figures that do not, and asks for what Warren measures."""
+    metrics = (ROOT / "crates/telemetry/src/metrics.rs").read_text()
+    for rules in sorted((K8S / "alerts").glob("*.yaml")):
+        if rules.name.endswith(".test.yaml"):
+            continue
+        run("promtool", "check", "rules", rules)
+        tests = rules.with_suffix(".test.yaml")
+        ensure(tests.exists(), f"{rules.name} has no {tests.name}")
+        run("promtool", "test", "rules", tests)
+        fired = {
+            case["alertname"]: case["exp_alerts"]
+            for test in yaml.safe_load(tests.read_text())["tests"]
+            for case in test["alert_rule_test"]
+            if case["exp_alerts"]
+        }
+        for group in yaml.safe_load(rules.read_text())["groups"]:
+            alerts = {rule["alert"] for rule in group["rules"] if "alert" in rule}
+            ensure(alerts <= fired.keys(), f"{rules.name}: no test has {sorted(alerts - fired.keys())} fire")
+            for rule in group["rules"]:
+                for name in re.findall(r"\bwarren_\w+", rule["expr"]):
+                    ensure(f'"{name}"' in metrics, f"{rules.name}: Warren has no metric {name}")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--bin", type=Path, required=True, help="folder of the services' binaries")
@@ -466,6 +490,7 @@ def main():
         ),
         "k8s: only the arrows are open": lambda: check_arrows(documents["single-node"]),
         "k8s: images are built as the README says": lambda: check_instructions(documents),
+        "k8s: alerts on queues are tested": check_alerts,
         "k8s: one card, one lease": lambda: check_gpu(documents["gpu"], binaries),
     }
 

@@ -19,20 +19,21 @@ impl Cases {
         Self::default()
     }
 
-    /// Runs one case, which fails by panicking.
-    pub fn case(&mut self, name: &str, body: impl FnOnce()) {
+    /// Runs one case, which fails by panicking. True if it did not.
+    pub fn case(&mut self, name: &str, body: impl FnOnce()) -> bool {
         println!("--- {name}");
         let start = Instant::now();
         self.run += 1;
         let outcome = catch_unwind(AssertUnwindSafe(body));
         let seconds = start.elapsed().as_secs_f64();
-        match outcome {
+        match &outcome {
             Ok(()) => println!("    ok, {seconds:.1} s"),
             Err(panic) => {
                 println!("    FAILED after {seconds:.1} s");
-                self.failed.push(format!("{name}: {}", message(&*panic)));
+                self.failed.push(format!("{name}: {}", message(&**panic)));
             }
         }
+        outcome.is_ok()
     }
 
     /// Tells the outcome of all.
@@ -64,8 +65,8 @@ mod tests {
     fn all_cases_run_and_failures_are_named() {
         let mut cases = Cases::new();
         let mut ran = 0;
-        cases.case("one", || panic!("it {}", "broke"));
-        cases.case("two", || ran += 1);
+        assert!(!cases.case("one", || panic!("it {}", "broke")));
+        assert!(cases.case("two", || ran += 1));
         let told = catch_unwind(AssertUnwindSafe(|| cases.finish())).unwrap_err();
         assert_eq!(ran, 1);
         assert!(message(&*told).contains("one: it broke"));

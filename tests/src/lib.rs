@@ -5,6 +5,7 @@
 
 pub mod cases;
 pub mod command;
+pub mod faults;
 pub mod management;
 pub mod memory;
 pub mod processes;

@@ -14,7 +14,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use warren_local::process::Identity;
+use warren_local::{process::Identity, rabbitmq};
 
 use crate::{
     command::{Output, Running},
@@ -34,6 +34,10 @@ pub struct Wishes<'a> {
     pub arguments: &'a [&'a str],
     /// Changes to the settings: TOML with a section for each service.
     pub settings: String,
+    /// Variables for `warren up` alone.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Start without the weights of the usual models.
+    pub without_models: bool,
 }
 
 /// One line of `warren ps`.
@@ -86,7 +90,9 @@ impl Stack {
     /// # Panics
     /// As [`Stack::start`].
     pub fn with(wishes: &Wishes<'_>) -> Self {
-        pull_models();
+        if !wishes.without_models {
+            pull_models();
+        }
         let folder = tempfile::Builder::new().prefix("warren test ").tempdir().expect("a temporary folder").keep();
         let data = folder.join("data folder");
         let janitor = janitor(&folder, &data);
@@ -98,7 +104,12 @@ impl Stack {
             fs::write(&settings, &wishes.settings).expect("a new file");
             arguments.extend(["--settings", settings.to_str().expect("temporary folders have plain names")]);
         }
-        stack.warren(&arguments).ok();
+        let mut up = stack.command(&arguments);
+        up.envs(wishes.environment.iter().copied());
+        Running::start(up, "").wait(PATIENCE).ok();
+        if std::env::var_os(rabbitmq::SERVER).is_some() {
+            println!("on RabbitMQ {}", stack.management().version());
+        }
         stack
     }
 
@@ -215,11 +226,21 @@ impl Stack {
         found.unwrap_or_else(|| panic!("{id}: not among the jobs"))
     }
 
-    /// Stops it.
+    /// Is everything that was accepted accounted for, in the database, the broker and the storage?
     ///
     /// # Panics
-    /// When it does not stop, or a process of it is left.
+    /// When not, with the differences.
+    pub fn balances(&self) {
+        let output = self.warren(&["verify"]);
+        assert_eq!(output.code, 0, "the ledger does not balance:\n{}{}", output.stdout, output.stderr);
+    }
+
+    /// Stops it, once its ledger balances.
+    ///
+    /// # Panics
+    /// When it does not balance, does not stop, or a process of it is left.
     pub fn stop(mut self) {
+        self.balances();
         self.stop_now();
     }
 
@@ -303,17 +324,20 @@ pub fn service_alone(service: &str) -> Command {
 fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let plain = name.to_string_lossy();
-        if plain.starts_with("WARREN_") && !plain.starts_with("WARREN_MODELS__") {
+        let kept = plain.starts_with("WARREN_MODELS__") || plain == rabbitmq::SERVER;
+        if plain.starts_with("WARREN_") && !kept {
             command.env_remove(name);
         }
     }
     command
 }
 
-/// Built into the folder above the one of the test programs.
+/// Built into the folder above the one of the test programs, and beside all others.
 fn program() -> PathBuf {
     let me = std::env::current_exe().expect("Linux tells");
-    let folder = me.ancestors().nth(2).expect("test programs are in target/PROFILE/deps");
+    let mine = me.parent().expect("a program is in a folder");
+    // Test programs are in target/PROFILE/deps.
+    let folder = if mine.ends_with("deps") { mine.parent().expect("of a profile") } else { mine };
     for name in ["warren", "warren-ingest", "warren-coordinator", "warren-transcription", "warren-batch-embedding"] {
         let path = folder.join(name);
         assert!(

@@ -21,6 +21,8 @@ const WORKERS: [&str; 4] = ["transcription", "transcription-2", "batch-embedding
 /// Longer than a lease and its grace: the stopped worker's lease goes to others meanwhile.
 const STOPPED: Duration = Duration::from_secs(25);
 const LIMIT: Duration = Duration::from_secs(240);
+/// A standby leads within this time after the leader's end.
+const TAKES_OVER: Duration = Duration::from_secs(10);
 
 /// One forward pass, in nanoseconds of the machine's monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ fn no_two_workers_use_a_device_at_once() {
     let stack = Stack::with(&Wishes {
         arguments: &["--coordinators", "3", "--workers", "transcription=2,batch-embedding=2"],
         settings: settings(records.path()),
+        ..Wishes::default()
     });
     let mut load = Load::new(&stack);
     let (rounds, span) = if nightly() { (5, Duration::from_secs(36)) } else { (1, Duration::from_secs(12)) };
@@ -44,11 +47,17 @@ fn no_two_workers_use_a_device_at_once() {
     for _ in 0..rounds {
         load.for_a_while(span);
 
-        let leader = leader(&stack);
-        println!("{leader} killed");
-        stack.kill(&leader);
+        let (old, term) = leader(&stack).expect("somebody leads");
+        listens_alone(&stack);
+        println!("{old} killed");
+        let killed = Instant::now();
+        stack.kill(&old);
         leaders_killed += 1;
+        // The killed one starts again, and may be the next one.
+        let (heir, _) = until("another term", TAKES_OVER, || leader(&stack).filter(|(_, now)| *now > term));
+        println!("{heir} leads after {:.1} s", killed.elapsed().as_secs_f64());
         load.for_a_while(span);
+        listens_alone(&stack);
 
         // Whoever computes at this moment is in the middle of its lease.
         let victim = busiest(records.path());
@@ -157,11 +166,25 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Who leads, as `warren workers` tells.
-fn leader(stack: &Stack) -> String {
+/// Who leads and in which term, as `warren workers` tells; `None` while nobody does.
+fn leader(stack: &Stack) -> Option<(String, u64)> {
     let told = stack.warren(&["workers"]).ok().stdout;
-    let leader = told.lines().rev().find_map(|line| line.split_once(" leads (term "));
-    leader.unwrap_or_else(|| panic!("nobody leads: {told}")).0.to_owned()
+    let (leader, rest) = told.lines().rev().find_map(|line| line.split_once(" leads (term "))?;
+    let term = rest.trim_end().trim_end_matches(')').parse().unwrap_or_else(|error| panic!("{error}: {told}"));
+    Some((leader.to_owned(), term))
+}
+
+/// Of three coordinators one takes what there is to decide: commands and results have a single consumer.
+fn listens_alone(stack: &Stack) {
+    // The broker's counts are up to five seconds old.
+    until("one consumer for each queue of the leader's", Duration::from_secs(20), || {
+        let queues = stack.management().queues();
+        let consumers = |name: &str| {
+            let queue = queues.iter().find(|queue| queue["name"] == name).unwrap_or_else(|| panic!("no queue {name}"));
+            queue["consumers"].as_u64()
+        };
+        ["warren.job", "warren.result"].iter().all(|name| consumers(name) == Some(1)).then_some(())
+    });
 }
 
 /// The worker whose record grew last.

@@ -1,8 +1,9 @@
 //! Each service without anything it needs: it runs, says what it misses, stops when asked, and refuses bad settings.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -43,6 +44,7 @@ fn each_service_stands_alone() {
     for (service, model) in [("transcription", "base"), ("batch-embedding", "all-MiniLM-L6-v2")] {
         cases.case(&format!("{service} names the weights that it may not fetch"), || misses_weights(service, model));
     }
+    cases.case("damaged weights are found, and mended without a network", damaged_weights);
     cases.finish();
 }
 
@@ -88,6 +90,72 @@ fn misses_weights(service: &str, model: &str) {
         let told = parse(&http::get(address, "/health/ready", PATIENCE).ok()?.body);
         told["parts"]["models"].as_str().is_some_and(|why| why.contains(&advice)).then_some(())
     });
+}
+
+fn damaged_weights() {
+    const MODEL: &str = "all-MiniLM-L6-v2";
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (own, beside) = (folder.path().join("own"), folder.path().join("beside"));
+    let models = |mut command: Command, arguments: &[&str]| {
+        command.arg("models").args(arguments);
+        run(command, PATIENCE)
+    };
+    // Fetched beforehand, where there is a network.
+    for copy in [&own, &beside] {
+        models(stack::warren(), &["pull", MODEL, "--to", copy.to_str().expect("a plain name")]).ok();
+    }
+    // From here on nothing can be fetched.
+    let alone = || {
+        let mut command = stack::warren();
+        command.env("WARREN_MODELS__CACHE", &own).env("WARREN_MODELS__LOCAL", &beside);
+        command.env("WARREN_MODELS__HUB", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9");
+        command
+    };
+    models(alone(), &["verify"]).ok();
+    let weights = largest(&own);
+    let length = fs::metadata(&weights).expect("the weights").len();
+    fs::OpenOptions::new().write(true).open(&weights).and_then(|file| file.set_len(length / 2)).expect("our own file");
+    let found = models(alone(), &["verify", MODEL]).expect_code(1).stdout;
+    assert!(found.contains("ModelCorrupt") && found.contains(&format!("pull --force {MODEL}")), "{found}");
+
+    let trouble = || {
+        let free = ports::free(2).expect("free ports");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free[0]));
+        let mut command = nothing_there("batch-embedding", folder.path(), free[1]);
+        command.env("WARREN_HTTP__BIND", address.to_string()).env("WARREN_WORK__PULL", "false");
+        command.env("WARREN_MODELS__CACHE", &own);
+        let _running = Running::start(command, "");
+        // Of RabbitMQ it is known only later that it is not there.
+        until("what it thinks of its weights", PATIENCE, || {
+            let told = parse(&http::get(address, "/health/ready", PATIENCE).ok()?.body);
+            let why = told["parts"]["models"].as_str().unwrap_or_default().to_owned();
+            (told["parts"].is_object() && why != "not checked yet").then_some(why)
+        })
+    };
+    let why = trouble();
+    println!("    {why}");
+    assert!(why.contains(MODEL) && why.contains("--force"), "{why}");
+    let mended = models(alone(), &["--json", "pull", "--force", MODEL]).ok().json();
+    assert_eq!(mended["fetched"], true, "{mended}");
+    models(alone(), &["verify", MODEL]).ok();
+    assert_eq!(trouble(), "");
+    assert_eq!(models(alone(), &["--json", "rm", MODEL]).ok().json()["removed"], true);
+}
+
+/// The largest file below a folder.
+fn largest(folder: &Path) -> PathBuf {
+    let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let kind = entry.metadata().expect("its kind");
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.push((kind.len(), entry.path()));
+            }
+        }
+    }
+    files.into_iter().max().expect("there are files").1
 }
 
 fn refuses_bad_settings(service: &str) {

@@ -75,6 +75,36 @@ pub enum AudioError {
         /// [`Limits::ffmpeg_stall`](crate::Limits::ffmpeg_stall).
         waited: Duration,
     },
+    /// Nobody wants it any more.
+    #[error("decoding {name} was stopped")]
+    Stopped {
+        /// The recording.
+        name: String,
+    },
+    /// ffmpeg wanted more memory than it may have.
+    #[error("ffmpeg needs more than the allowed {} MB of memory for {name}", limit_bytes / 1_000_000)]
+    FfmpegMemory {
+        /// The recording.
+        name: String,
+        /// [`Limits::ffmpeg_memory`](crate::Limits::ffmpeg_memory).
+        limit_bytes: u64,
+    },
+    /// The disk has no room for the copy that ffmpeg reads. Nothing was written.
+    #[error(
+        "the copy for ffmpeg takes {} MB, and {} MB have to stay free; {folder:?} has {} MB: make room there, or name \
+         another folder in `prepare.scratch`", needed_bytes / 1_000_000, keep_free_bytes / 1_000_000,
+        free_bytes / 1_000_000
+    )]
+    NoRoom {
+        /// The folder for such copies.
+        folder: PathBuf,
+        /// Size of the copy.
+        needed_bytes: u64,
+        /// [`Limits::keep_free`](crate::Limits::keep_free).
+        keep_free_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
     /// The source could not be read. Says nothing about the recording itself.
     #[error("reading {name} failed: {error}")]
     Read {
@@ -100,7 +130,10 @@ impl AudioError {
             Self::NotAudio { .. } | Self::NoAudio { .. } | Self::Damaged { .. } => Code::InputInvalid,
             Self::TooLong { .. } | Self::TooManySamples { .. } => Code::InputTooLong,
             Self::FfmpegMissing { .. } | Self::FfmpegBroken(_) | Self::FfmpegStalled { .. } => Code::Internal,
+            Self::Stopped { .. } => Code::Cancelled,
+            Self::FfmpegMemory { .. } => Code::OutOfMemory,
             Self::Read { .. } => Code::BlobUnavailable,
+            Self::NoRoom { .. } => Code::InsufficientDisk,
             Self::Scratch { error, .. } if is_full(error) => Code::InsufficientDisk,
             Self::Scratch { .. } => Code::Internal,
         }
@@ -111,8 +144,10 @@ impl AudioError {
     pub fn fault(&self) -> Fault {
         let (code, message) = (self.code(), self.to_string());
         match self {
+            Self::NoRoom { .. } => Fault::retry_later(code, message),
             Self::Scratch { error, .. } if is_full(error) => Fault::retry_later(code, message),
             Self::Read { .. }
+            | Self::Stopped { .. }
             | Self::Scratch { .. }
             | Self::FfmpegMissing { .. }
             | Self::FfmpegBroken(_)
@@ -121,7 +156,8 @@ impl AudioError {
             | Self::NoAudio { .. }
             | Self::Damaged { .. }
             | Self::TooLong { .. }
-            | Self::TooManySamples { .. } => Fault::permanent(code, message),
+            | Self::TooManySamples { .. }
+            | Self::FfmpegMemory { .. } => Fault::permanent(code, message),
         }
     }
 }

@@ -10,9 +10,15 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::{
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
+
+use nix::sys::statvfs::statvfs;
 
 use crate::{
     AudioError, Container, DecodeOptions, SAMPLE_RATE,
@@ -24,6 +30,8 @@ use crate::{
 /// Blocks that wait between the child and us; with them its pace is ours.
 const WAITING_BLOCKS: usize = 4;
 const BLOCK_BYTES: usize = 2 * SAMPLE_RATE as usize;
+/// How often a child that says nothing is looked after.
+const LOOK: Duration = Duration::from_millis(200);
 /// How much of the child's last complaint is kept, in bytes.
 const COMPLAINT: usize = 300;
 /// SIGXCPU and SIGKILL, the same on every Linux.
@@ -55,7 +63,7 @@ impl Ffmpeg {
         if !is_there(&options.ffmpeg) {
             return Err(missing(container, options));
         }
-        let copy = spool(source.view(start), &options.scratch)?;
+        let copy = spool(source.view(start), options)?;
         let mut child = warren_child::spawn(command(copy, container, options), bounds(options)).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound { missing(container, options) } else { broken(error) }
         })?;
@@ -97,6 +105,11 @@ impl Ffmpeg {
             Some(KILLED) => return Err(Stop::Final(AudioError::FfmpegBroken("it was killed".to_owned()))),
             _ => {}
         }
+        // Its allocations fail at the limit, those of the loader included.
+        if ["Cannot allocate memory", "failed to map segment"].iter().any(|words| complaint.contains(words)) {
+            let (name, limit_bytes) = (self.options.name.clone(), self.options.limits.ffmpeg_memory);
+            return Err(Stop::Final(AudioError::FfmpegMemory { name, limit_bytes }));
+        }
         if complaint.contains("does not contain any stream") {
             return Err(Stop::Empty);
         }
@@ -130,10 +143,14 @@ impl Frames for Ffmpeg {
     }
 
     fn next(&mut self, mono: &mut Vec<f32>) -> Result<Option<Chunk>, Stop> {
+        let (waited, mut since) = (self.options.limits.ffmpeg_stall, Instant::now());
         loop {
-            let waited = self.options.limits.ffmpeg_stall;
-            match self.blocks.recv_timeout(waited) {
+            if self.options.stopped.load(Ordering::Relaxed) {
+                return Err(stopped(&self.options));
+            }
+            match self.blocks.recv_timeout(LOOK.min(waited)) {
                 Ok(block) => {
+                    since = Instant::now();
                     let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(block.len());
                     self.skip -= skipped as u64;
                     if skipped < block.len() {
@@ -142,6 +159,7 @@ impl Frames for Ffmpeg {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.ended(),
+                Err(RecvTimeoutError::Timeout) if since.elapsed() < waited => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let name = self.options.name.clone();
                     return Err(Stop::Final(AudioError::FfmpegStalled { name, waited }));
@@ -149,6 +167,10 @@ impl Frames for Ffmpeg {
             }
         }
     }
+}
+
+fn stopped(options: &DecodeOptions) -> Stop {
+    Stop::Final(AudioError::Stopped { name: options.name.clone() })
 }
 
 fn missing(container: Container, options: &DecodeOptions) -> Stop {
@@ -194,11 +216,22 @@ fn bounds(options: &DecodeOptions) -> warren_child::Limits {
 }
 
 /// Copies the source to a file without a name, which vanishes with its last reader.
-fn spool(mut view: View, folder: &Path) -> Result<File, Stop> {
+fn spool(mut view: View, options: &DecodeOptions) -> Result<File, Stop> {
+    let (folder, keep_free_bytes) = (&*options.scratch, options.limits.keep_free);
     let scratch = |error| Stop::Final(AudioError::Scratch { folder: folder.to_owned(), error });
+    // Asked first: a disk that fills up halfway is everybody's trouble.
+    let disk = statvfs(folder).map_err(|error| scratch(error.into()))?;
+    let (needed_bytes, free_bytes) = (view.len(), disk.blocks_available() * disk.fragment_size());
+    if free_bytes < needed_bytes.saturating_add(keep_free_bytes) {
+        let folder = folder.to_owned();
+        return Err(Stop::Final(AudioError::NoRoom { folder, needed_bytes, keep_free_bytes, free_bytes }));
+    }
     let mut copy = tempfile::tempfile_in(folder).map_err(scratch)?;
     let mut block = vec![0; 1 << 20];
     loop {
+        if options.stopped.load(Ordering::Relaxed) {
+            return Err(stopped(options));
+        }
         // The caller looks for a failure of the source first, so what is said here is seen only by chance.
         let read = view.fill(&mut block).map_err(|error| Stop::Damaged(error.to_string()))?;
         if read == 0 {

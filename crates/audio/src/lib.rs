@@ -6,6 +6,7 @@
 //! memory as a ten-minute one. Calls block; give them a thread of their own.
 
 mod cutter;
+mod declared;
 mod decode;
 mod error;
 mod ffmpeg;
@@ -19,6 +20,7 @@ mod source;
 mod wave;
 
 pub use cutter::{Cutter, MAX_WINDOW, Window};
+pub use declared::declared_seconds;
 pub use decode::{BLOCK, Decoder, Format};
 pub use error::AudioError;
 pub use limits::{DecodeOptions, Limits};

@@ -1,6 +1,10 @@
 //! What one recording may cost, and where its decoding may put things.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 /// What decoding one recording may cost. The defaults fit two days of ordinary audio.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +21,8 @@ pub struct Limits {
     pub ffmpeg_cpu: Duration,
     /// How long an ffmpeg child may go without producing a sample. Default 120 s.
     pub ffmpeg_stall: Duration,
+    /// Free bytes that the copy for ffmpeg has to leave on its disk. Default 64 MB.
+    pub keep_free: u64,
 }
 
 impl Default for Limits {
@@ -27,12 +33,13 @@ impl Default for Limits {
             ffmpeg_memory: 2 << 30,
             ffmpeg_cpu: Duration::from_secs(2 * 3600),
             ffmpeg_stall: Duration::from_secs(120),
+            keep_free: 64_000_000,
         }
     }
 }
 
 /// How to decode one recording.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct DecodeOptions {
     /// What errors call the recording, e.g. its file name. Default `the recording`.
     pub name: String,
@@ -43,6 +50,8 @@ pub struct DecodeOptions {
     pub scratch: PathBuf,
     /// The ffmpeg program. Default `ffmpeg`, found through `PATH`.
     pub ffmpeg: PathBuf,
+    /// Once true, an ffmpeg child is ended within a quarter of a second, also one that says nothing. Default false.
+    pub stopped: Arc<AtomicBool>,
 }
 
 impl Default for DecodeOptions {
@@ -52,6 +61,7 @@ impl Default for DecodeOptions {
             limits: Limits::default(),
             scratch: std::env::temp_dir(),
             ffmpeg: PathBuf::from("ffmpeg"),
+            stopped: Arc::default(),
         }
     }
 }

@@ -4,11 +4,14 @@ use std::io;
 
 use symphonia::{
     core::{
-        audio::SampleBuffer,
-        codecs::{CODEC_TYPE_NULL, CodecParameters, Decoder, DecoderOptions},
+        codecs::{
+            CodecParameters,
+            audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions, CODEC_ID_NULL_AUDIO},
+        },
         errors::Error,
-        formats::{FormatOptions, FormatReader, Packet},
+        formats::{FormatOptions, FormatReader, Track},
         io::{MediaSourceStream, MediaSourceStreamOptions},
+        packet::Packet,
     },
     default::{
         formats::{AdtsReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader},
@@ -27,11 +30,11 @@ const HOPELESS: u32 = 500;
 
 pub(crate) struct Packets {
     reader: Box<dyn FormatReader>,
-    decoder: Box<dyn Decoder>,
-    track: u32,
-    params: CodecParameters,
+    decoder: Box<dyn AudioDecoder>,
+    track: Track,
+    params: AudioCodecParameters,
     container: Container,
-    samples: Option<SampleBuffer<f32>>,
+    samples: Vec<f32>,
     heard: Option<Heard>,
     failed: u32,
     last_failure: Option<&'static str>,
@@ -48,36 +51,35 @@ struct Heard {
 impl Packets {
     pub(crate) fn open(view: View, container: Container) -> Result<Self, Stop> {
         let stream = MediaSourceStream::new(Box::new(view), MediaSourceStreamOptions::default());
-        let options = FormatOptions { enable_gapless: true, ..FormatOptions::default() };
+        let options = FormatOptions::default();
         let reader: Result<Box<dyn FormatReader>, Error> = match container {
-            Container::Mp3 => MpaReader::try_new(stream, &options).map(boxed),
-            Container::Aac => AdtsReader::try_new(stream, &options).map(boxed),
-            Container::Flac => FlacReader::try_new(stream, &options).map(boxed),
-            Container::OggVorbis | Container::OggFlac => OggReader::try_new(stream, &options).map(boxed),
-            Container::Matroska | Container::Webm => MkvReader::try_new(stream, &options).map(boxed),
+            Container::Mp3 => MpaReader::try_new(stream, options).map(boxed),
+            Container::Aac => AdtsReader::try_new(stream, options).map(boxed),
+            Container::Flac => FlacReader::try_new(stream, options).map(boxed),
+            Container::OggVorbis | Container::OggFlac => OggReader::try_new(stream, options).map(boxed),
+            Container::Matroska | Container::Webm => MkvReader::try_new(stream, options).map(boxed),
             Container::Mp4 | Container::M4a | Container::Mov | Container::ThreeGp => {
-                IsoMp4Reader::try_new(stream, &options).map(boxed)
+                IsoMp4Reader::try_new(stream, options).map(boxed)
             }
-            Container::Wav => WavReader::try_new(stream, &options).map(boxed),
+            Container::Wav => WavReader::try_new(stream, options).map(boxed),
             other => return Err(Stop::Unsupported(other.to_string())),
         };
         let reader = reader.map_err(stop)?;
-        let track = reader.tracks().iter().find(|track| {
-            let params = &track.codec_params;
-            // A track of pictures has no sample rate; one of sound may not know it yet.
-            params.codec != CODEC_TYPE_NULL
-                && (params.sample_rate.is_some() || get_codecs().get_codec(params.codec).is_some())
+        let sound = reader.tracks().iter().find_map(|track| {
+            let params = sound_of(track)?;
+            // One of sound may not know its rate yet.
+            let known = params.sample_rate.is_some() || get_codecs().get_audio_decoder(params.codec).is_some();
+            known.then(|| (track.clone(), params.clone()))
         });
-        let track = track.ok_or_else(|| Stop::Unsupported("no sound track of a known codec".to_owned()))?;
-        let decoder = get_codecs().make(&track.codec_params, &DecoderOptions::default()).map_err(stop)?;
-        let (track, params) = (track.id, track.codec_params.clone());
+        let (track, params) = sound.ok_or_else(|| Stop::Unsupported("no sound track of a known codec".to_owned()))?;
+        let decoder = decoder(&params)?;
         Ok(Self {
             reader,
             decoder,
             track,
             params,
             container,
-            samples: None,
+            samples: Vec::new(),
             heard: None,
             failed: 0,
             last_failure: None,
@@ -91,8 +93,8 @@ impl Packets {
         let Some(heard) = self.heard else {
             return if self.failed < HOPELESS { Ok(None) } else { Err(Stop::Damaged(why.to_owned())) };
         };
-        let declared = self.params.time_base.map(|base| base.calc_time(packet.dur()));
-        let declared = declared.map_or(0.0, |time| time.seconds as f64 + time.frac);
+        let declared = self.track.time_base.and_then(|base| base.calc_duration(packet.dur));
+        let declared = declared.map_or(0.0, |time| time.as_secs_f64());
         let frames = match (declared * f64::from(heard.rate)).round() as usize {
             // Either the format gives no lengths, or this one is part of the damage.
             frames if frames == 0 || frames > heard.rate as usize => heard.frames,
@@ -104,19 +106,40 @@ impl Packets {
 
     /// The reader asks for a fresh start: a chained stream begins.
     fn restart(&mut self) -> Result<(), Stop> {
-        let next = self.reader.tracks().iter().find(|track| get_codecs().get_codec(track.codec_params.codec).is_some());
-        let next = next.ok_or_else(|| Stop::Unsupported("the next stream has no known codec".to_owned()))?;
-        self.decoder = get_codecs().make(&next.codec_params, &DecoderOptions::default()).map_err(stop)?;
-        self.track = next.id;
-        self.params = next.codec_params.clone();
+        let next = self.reader.tracks().iter().find_map(|track| {
+            let params = sound_of(track)?;
+            get_codecs().get_audio_decoder(params.codec).map(|_| (track.clone(), params.clone()))
+        });
+        let (track, params) = next.ok_or_else(|| Stop::Unsupported("the next stream has no known codec".to_owned()))?;
+        self.decoder = decoder(&params)?;
+        (self.track, self.params) = (track, params);
         Ok(())
     }
+
+    /// Nothing follows. Damage alone is no recording.
+    fn ended(&self) -> Result<Option<Chunk>, Stop> {
+        match (self.heard, self.last_failure) {
+            (None, Some(why)) => Err(Stop::Damaged(why.to_owned())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What a track of sound needs; `None` for pictures and what nobody knows.
+fn sound_of(track: &Track) -> Option<&AudioCodecParameters> {
+    let params = track.codec_params.as_ref().and_then(CodecParameters::audio)?;
+    (params.codec != CODEC_ID_NULL_AUDIO).then_some(params)
+}
+
+fn decoder(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Stop> {
+    get_codecs().make_audio_decoder(params, &AudioDecoderOptions::default()).map_err(stop)
 }
 
 impl Frames for Packets {
     fn format(&self) -> Format {
-        let channels = self.heard.map(|heard| heard.channels).or(self.params.channels.map(|set| set.count()));
-        let codec = get_codecs().get_codec(self.params.codec).map(|known| known.short_name.to_owned());
+        let channels = self.heard.map(|heard| heard.channels).or(self.params.channels.as_ref().map(|set| set.count()));
+        let codec = get_codecs().get_audio_decoder(self.params.codec);
+        let codec = codec.map(|known| known.codec.info.short_name.to_owned());
         Format {
             container: self.container,
             codec: codec.filter(|codec| !self.container.as_str().contains(codec.as_str())),
@@ -127,46 +150,42 @@ impl Frames for Packets {
     }
 
     fn declared_seconds(&self) -> Option<f64> {
-        let time = self.params.time_base?.calc_time(self.params.n_frames?);
-        Some(time.seconds as f64 + time.frac)
+        let exact = self.track.num_frames.zip(self.params.sample_rate.filter(|rate| *rate > 0));
+        if let Some((frames, rate)) = exact {
+            return Some(frames as f64 / f64::from(rate));
+        }
+        Some(self.track.time_base?.calc_duration(self.track.duration?)?.as_secs_f64())
     }
 
     fn next(&mut self, mono: &mut Vec<f32>) -> Result<Option<Chunk>, Stop> {
         loop {
             let packet = match self.reader.next_packet() {
-                Ok(packet) => packet,
+                Ok(Some(packet)) => packet,
+                Ok(None) => return self.ended(),
                 Err(Error::ResetRequired) => {
                     self.restart()?;
                     continue;
                 }
                 Err(Error::IoError(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return match (self.heard, self.last_failure) {
-                        (None, Some(why)) => Err(Stop::Damaged(why.to_owned())),
-                        _ => Ok(None),
-                    };
+                    return self.ended();
                 }
                 Err(error) => return Err(stop(error)),
             };
-            if packet.track_id() != self.track {
+            if packet.track_id != self.track.id {
                 continue;
             }
             match self.decoder.decode(&packet) {
                 Ok(buffer) => {
-                    let (spec, frames, capacity) = (*buffer.spec(), buffer.frames(), buffer.capacity());
-                    let channels = spec.channels.count();
+                    let (rate, channels) = (buffer.spec().rate(), buffer.spec().channels().count());
+                    let frames = buffer.frames();
                     if frames == 0 || channels == 0 {
                         continue;
                     }
-                    let fits = self.samples.as_ref().is_some_and(|samples| samples.capacity() >= capacity * channels);
-                    if !fits {
-                        self.samples = Some(SampleBuffer::new(capacity as u64, spec));
-                    }
-                    let Some(samples) = &mut self.samples else { continue };
-                    samples.copy_interleaved_ref(buffer);
-                    mix(samples.samples(), channels, mono);
-                    self.heard = Some(Heard { rate: spec.rate, channels, frames });
+                    buffer.copy_to_vec_interleaved(&mut self.samples);
+                    mix(&self.samples, channels, mono);
+                    self.heard = Some(Heard { rate, channels, frames });
                     let channels = u32::try_from(channels).unwrap_or(u32::MAX);
-                    return Ok(Some(Chunk { rate: spec.rate, channels, damaged: false }));
+                    return Ok(Some(Chunk { rate, channels, damaged: false }));
                 }
                 Err(Error::DecodeError(why)) => {
                     if let Some(chunk) = self.fill_in(&packet, why, mono)? {

@@ -103,12 +103,46 @@ fn a_stuck_child_is_killed_and_a_failing_one_quoted() {
 }
 
 #[test]
+fn a_child_that_says_nothing_is_ended_when_it_is_not_wanted() {
+    let media = Media::new();
+    let opus = media.convert(&media.write("a.wav", &wav(&voice(2.0, 8000), 8000, 1)), "a.opus", &[]);
+    let program = media.write("silent", b"#!/bin/sh\nexec tail -f /dev/null\n");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = DecodeOptions { ffmpeg: program, ..options() };
+    let stopped = options.stopped.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let begun = Instant::now();
+    let error = Decoder::open(File::open(&opus).unwrap(), &options).unwrap_err();
+    assert!(matches!(error, AudioError::Stopped { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    stopper.join().unwrap();
+}
+
+#[test]
 fn the_childs_memory_is_bounded() {
     let media = Media::new();
     let opus = media.convert(&media.write("a.wav", &wav(&voice(2.0, 8000), 8000, 1)), "a.opus", &[]);
-    let limits = Limits { ffmpeg_memory: 16 << 20, ..Limits::default() };
+    // With less than about 320 MB its libraries cannot be loaded.
+    let limits = Limits { ffmpeg_memory: 150_000_000, ..Limits::default() };
     let options = DecodeOptions { limits, ..options() };
-    assert!(Decoder::open(File::open(&opus).unwrap(), &options).is_err(), "16 MiB cannot be enough");
+    let error = Decoder::open(File::open(&opus).unwrap(), &options).unwrap_err();
+    assert!(matches!(error, AudioError::FfmpegMemory { limit_bytes: 150_000_000, .. }), "{error}");
+    assert!(error.to_string().contains("more than the allowed 150 MB"), "{error}");
+}
+
+#[test]
+fn a_disk_without_room_is_found_before_anything_is_written() {
+    let media = Media::new();
+    let opus = media.convert(&media.write("a.wav", &wav(&voice(2.0, 8000), 8000, 1)), "a.opus", &[]);
+    let limits = Limits { keep_free: u64::MAX, ..Limits::default() };
+    let error = Decoder::open(File::open(&opus).unwrap(), &DecodeOptions { limits, ..options() }).unwrap_err();
+    assert_eq!(error.code(), warren_fault::Code::InsufficientDisk, "{error}");
+    assert!(matches!(error.fault(), warren_fault::Fault::RetryLater { .. }), "room may be made: {error}");
+    let folder = options().scratch.display().to_string();
+    assert!(error.to_string().contains(&folder) && error.to_string().contains("have to stay free"), "{error}");
 }
 
 #[test]

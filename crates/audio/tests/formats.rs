@@ -4,6 +4,7 @@
 mod media;
 
 use media::{Media, RATE, decode, likeness, voice, wav};
+use warren_audio::{HEAD_BYTES, declared_seconds};
 
 const SECONDS: f64 = 12.4;
 
@@ -125,4 +126,19 @@ fn the_length_it_claims_is_known_beforehand() {
         let claimed = media::open(&media.convert(&original, name, arguments)).unwrap().declared_seconds();
         assert!(claimed.is_some_and(|seconds| (seconds - SECONDS).abs() < 0.1), "{name}: {claimed:?}");
     }
+}
+
+#[test]
+fn the_first_bytes_tell_the_length_where_the_format_has_it_there() {
+    let media = Media::new();
+    let original = media.write("original.wav", &wav(&voice(45.0, 44_100), 44_100, 1));
+    let told = |name: &str, arguments: &[&str]| {
+        let bytes = std::fs::read(media.convert(&original, name, arguments)).unwrap();
+        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+        declared_seconds(head, bytes.len() as u64).map(|seconds| seconds.round())
+    };
+    assert_eq!(told("a.wav", &["-c:a", "pcm_s24le"]), Some(45.0));
+    assert_eq!(told("a.flac", &[]), Some(45.0));
+    assert_eq!(told("a.mp3", &["-b:a", "96k"]), None, "only its end tells");
+    assert_eq!(declared_seconds(b"no recording", 12), None);
 }

@@ -1,6 +1,6 @@
 //! Consuming tasks: each delivery has a handler of its own, and what the handler returns decides what becomes of it.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _};
 use lapin::{
@@ -9,7 +9,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use warren_clock::UnixMillis;
@@ -103,9 +103,26 @@ impl Broker {
         M: Message,
         H: Handler<M>,
     {
+        self.consume_paced(route, watch::channel(prefetch).1, handler, stopping).await;
+    }
+
+    /// [`Broker::consume`] with as many handlers at once as `prefetch` says at the time. Each change costs a round trip,
+    /// so it should be rare.
+    ///
+    /// # Panics
+    /// As [`Broker::consume`].
+    pub async fn consume_paced<M, H>(
+        &self,
+        route: Route<M>,
+        prefetch: watch::Receiver<u16>,
+        handler: H,
+        stopping: CancellationToken,
+    ) where
+        M: Message,
+        H: Handler<M>,
+    {
         assert_eq!(route.exchange, routes::TASK_EXCHANGE, "only tasks have a retry ladder; use consume_group");
         let origin = Origin { queue: route.queue, exchange: route.exchange, key: route.key };
-        let prefetch = prefetch.max(1);
         let consuming = Arc::new(Consuming { broker: self.clone(), origin, handler });
         self.using(run(consuming, prefetch, stopping)).await;
     }
@@ -117,37 +134,57 @@ struct Consuming<H> {
     handler: H,
 }
 
-async fn run<M, H>(consuming: Arc<Consuming<H>>, prefetch: u16, stopping: CancellationToken)
+async fn run<M, H>(consuming: Arc<Consuming<H>>, mut prefetch: watch::Receiver<u16>, stopping: CancellationToken)
 where
     M: Message,
     H: Handler<M>,
 {
     let broker = &consuming.broker;
-    // Handlers of a lost generation may still run when their messages come again.
-    let slots = Arc::new(Semaphore::new(prefetch.into()));
+    let queue = consuming.origin.queue;
+    let wanted = |prefetch: &mut watch::Receiver<u16>| (*prefetch.borrow_and_update()).max(1);
+    let mut most = wanted(&mut prefetch);
+    // Handlers of a lost generation may still run when their messages come again: they count, too.
     let mut running = JoinSet::new();
     let mut last = None;
-    while let Some((link, mut subscription)) = subscribe(broker, consuming.origin.queue, prefetch, &stopping).await {
+    while let Some((link, mut subscription)) = subscribe(broker, queue, most, &stopping).await {
+        // Deliveries of a subscription that was changed, and not yet taken in hand.
+        let mut left = VecDeque::new();
         loop {
-            let raw = tokio::select! {
-                biased;
-                () = stopping.cancelled() => break,
-                raw = subscription.next() => raw,
-                Some(_) = running.join_next() => continue,
+            if prefetch.has_changed().unwrap_or(false) {
+                most = wanted(&mut prefetch);
+                match subscription.resize(most).await {
+                    Ok(delivered) => left.extend(delivered),
+                    Err(error) => link.lose(format!("consuming {queue}: {error}")),
+                }
+            }
+            let raw = match left.pop_front() {
+                Some(raw) => Some(raw),
+                None => tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => break,
+                    raw = subscription.next() => raw,
+                    Some(_) = running.join_next() => continue,
+                    Ok(()) = prefetch.changed() => {
+                        prefetch.mark_changed();
+                        continue;
+                    }
+                },
             };
             let Some(raw) = raw else { break };
-            let slot = tokio::select! {
+            let room = async {
+                broker.unblocked().await;
+                while running.len() >= usize::from(most) {
+                    running.join_next().await;
+                }
+            };
+            tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
                 () = link.lost().cancelled() => break,
-                slot = async { broker.unblocked().await; slots.clone().acquire_owned().await } => slot,
-            };
-            let Ok(slot) = slot else { break };
+                () = room => {}
+            }
             let (consuming, link) = (consuming.clone(), link.clone());
-            running.spawn(async move {
-                consuming.process(&link, &raw).await;
-                drop(slot);
-            });
+            running.spawn(async move { consuming.process(&link, &raw).await });
         }
         if stopping.is_cancelled() {
             subscription.cancel().await;
@@ -186,8 +223,8 @@ impl<H> Consuming<H> {
                 return;
             }
         };
-        if let Some(letter) = delivery.letter {
-            broker.replay_by_hand(link, raw, origin, letter).await;
+        if let Some(by_hand) = delivery.by_hand {
+            broker.replay_by_hand(link, raw, origin, by_hand).await;
             return;
         }
         let result = self.handle(message, &delivery).await;
@@ -205,7 +242,7 @@ impl<H> Consuming<H> {
         let message = decode::<M>(raw).ok();
         let deadline = message.as_ref().and_then(|message| self.handler.deadline(message));
         let past_deadline = deadline.is_some_and(|deadline| broker.clock().now() >= deadline);
-        let tried = Tried { attempts: delivery.attempt, past_deadline };
+        let tried = Tried { attempts: delivery.attempt, waits: delivery.waits, past_deadline };
         match settle(&result, &tried, &self.handler.policy(), broker.clock().jitter()) {
             Settlement::Ack => {
                 broker.ack(link, raw, false).await;
@@ -220,8 +257,9 @@ impl<H> Consuming<H> {
                 if let Some(message) = &message {
                     self.announce(message, &delivery, &delay, fault.cause()).await;
                 }
-                let spent = if spends_attempt { delivery.attempt } else { spent };
-                broker.delay(link, raw, origin, seconds, spent, fault).await;
+                let counts =
+                    if spends_attempt { (delivery.attempt, 0) } else { (spent, delivery.waits.saturating_add(1)) };
+                broker.delay(link, raw, origin, &delay, counts, fault).await;
             }
         }
     }
@@ -263,7 +301,8 @@ impl<H> Consuming<H> {
 /// Runs work that may panic; the panic becomes a cause.
 pub(crate) async fn caught<T, F: Future<Output = T>>(work: impl FnOnce() -> F) -> Result<T, Cause> {
     // Handlers own what they touch or guard it; nothing half-changed is read again after a panic.
-    let result = AssertUnwindSafe(async { work().await }).catch_unwind().await;
+    // In a box: what wraps it is moved several times, and it is large.
+    let result = AssertUnwindSafe(async { Box::pin(work()).await }).catch_unwind().await;
     result.map_err(|payload| {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
@@ -302,11 +341,20 @@ pub(crate) struct Subscription {
 impl Subscription {
     async fn open(link: &Arc<Link>, queue: &'static str, prefetch: u16) -> lapin::Result<Self> {
         let channel = link.consuming.create_channel().await?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-        tracing::debug!(queue, prefetch, "consuming");
+        let consumer = consumer(&channel, queue, prefetch).await?;
         Ok(Self { link: link.clone(), queue, channel, consumer })
+    }
+
+    /// Subscribes anew with another prefetch. Returns what had been delivered and not been taken: it can be settled as
+    /// before.
+    async fn resize(&mut self, prefetch: u16) -> lapin::Result<Vec<Raw>> {
+        self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await?;
+        let mut delivered = Vec::new();
+        while let Some(Some(raw)) = self.consumer.next().now_or_never() {
+            delivered.push(raw?);
+        }
+        self.consumer = consumer(&self.channel, self.queue, prefetch).await?;
+        Ok(delivered)
     }
 
     /// The next delivery; `None` when the generation is lost.
@@ -349,4 +397,12 @@ impl Subscription {
     pub(crate) async fn close(&self) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.channel.close(200, "OK".into())).await;
     }
+}
+
+async fn consumer(channel: &Channel, queue: &'static str, prefetch: u16) -> lapin::Result<Consumer> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    tracing::debug!(queue, prefetch, "consuming");
+    Ok(consumer)
 }

@@ -14,7 +14,7 @@ use warren_fault::Cause;
 use warren_messages::routes;
 
 use crate::{
-    Broker, GroupHandler, Letter,
+    Broker, ByHand, GroupHandler, Letter,
     group::{self, Intake},
     link::Link,
     settle::{Origin, settled},
@@ -38,12 +38,26 @@ pub struct ScanError {
 /// # Errors
 /// [`ScanError`] with what was removed so far.
 pub async fn remove(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, ScanError> {
-    broker.using(remove_alone(broker, letters)).await
+    broker.using(scan(broker, letters)).await.map(|scan| scan.removed)
 }
 
-async fn remove_alone(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, ScanError> {
+/// The letters that lie in `warren.dead`. Looks through the queue as [`remove`] does.
+///
+/// # Errors
+/// [`ScanError`].
+pub async fn lying(broker: &Broker) -> Result<BTreeSet<Uuid>, ScanError> {
+    broker.using(scan(broker, &BTreeSet::new())).await.map(|scan| scan.stayed)
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    removed: BTreeSet<Uuid>,
+    stayed: BTreeSet<Uuid>,
+}
+
+async fn scan(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Scan, ScanError> {
     let _alone = broker.shared.scans.lock().await;
-    let mut removed = BTreeSet::new();
+    let mut scan = Scan::default();
     let opened = async {
         let link = broker.link_within(broker.settings().confirm_timeout()).await;
         let link = link.ok_or_else(|| "no connection to the broker".to_owned())?;
@@ -52,7 +66,7 @@ async fn remove_alone(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTree
     };
     let result = match opened.await {
         Ok((link, channel)) => {
-            let result = look_through(&link, &channel, letters, &mut removed).await;
+            let result = look_through(&link, &channel, letters, &mut scan).await;
             // Gives the rest back. A failure means that the connection is gone, which gives it back as well.
             let _ = tokio::time::timeout(Duration::from_secs(5), channel.close(200, "OK".into())).await;
             result
@@ -60,17 +74,12 @@ async fn remove_alone(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTree
         Err(why) => Err(why),
     };
     match result {
-        Ok(()) => Ok(removed),
-        Err(why) => Err(ScanError { removed, why }),
+        Ok(()) => Ok(scan),
+        Err(why) => Err(ScanError { removed: scan.removed, why }),
     }
 }
 
-async fn look_through(
-    link: &Link,
-    channel: &Channel,
-    letters: &BTreeSet<Uuid>,
-    removed: &mut BTreeSet<Uuid>,
-) -> Result<(), String> {
+async fn look_through(link: &Link, channel: &Channel, letters: &BTreeSet<Uuid>, scan: &mut Scan) -> Result<(), String> {
     let said = |error: lapin::Error| error.to_string();
     let passive = QueueDeclareOptions::durable().passive();
     let queue = channel.queue_declare(routes::DEAD_QUEUE.into(), passive, FieldTable::default()).await.map_err(said)?;
@@ -81,13 +90,15 @@ async fn look_through(
         let letter = Letter::read(&got).id;
         if letters.contains(&letter) {
             ack(link, &got).await?;
-            removed.insert(letter);
+            scan.removed.insert(letter);
+        } else {
+            scan.stayed.insert(letter);
         }
     }
     Ok(())
 }
 
-async fn ack(link: &Link, raw: &Raw) -> Result<(), String> {
+pub(crate) async fn ack(link: &Link, raw: &Raw) -> Result<(), String> {
     match raw.ack(BasicAckOptions::default()).await {
         Ok(true) => Ok(()),
         Ok(false) | Err(_) => {
@@ -121,7 +132,7 @@ impl Intake for Letters {
         Ok(Letter::read(raw))
     }
 
-    fn by_hand(&self, _: &Letter) -> Option<(Origin, Uuid)> {
+    fn by_hand(&self, _: &Letter) -> Option<(Origin, ByHand)> {
         None
     }
 

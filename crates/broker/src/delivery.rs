@@ -19,6 +19,8 @@ pub struct Delivery {
     pub message_id: Uuid,
     /// Number of this attempt: 1 on the first run. Deliveries lost with a connection do not count.
     pub attempt: u32,
+    /// Stays on the retry ladder since the last attempt.
+    pub waits: u32,
     /// Deliveries of this copy before this one, as the broker counts them.
     pub delivery_count: u32,
     /// The broker handed this copy out before.
@@ -27,8 +29,17 @@ pub struct Delivery {
     pub first_seen: UnixMillis,
     /// All headers as text, `traceparent` included.
     pub headers: BTreeMap<String, String>,
-    /// Somebody moved the message here from `warren.dead` by hand: the letter that it is.
-    pub letter: Option<Uuid>,
+    /// Somebody put the message here by hand.
+    pub by_hand: Option<ByHand>,
+}
+
+/// A message that somebody put on a queue in RabbitMQ's page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByHand {
+    /// Moved from `warren.dead` with its headers: it is this letter.
+    Letter(Uuid),
+    /// Published without Warren's headers.
+    Unmarked,
 }
 
 impl Delivery {
@@ -40,24 +51,25 @@ impl Delivery {
             queue,
             message_id: message_id(raw),
             attempt: count(envelope::headers::ATTEMPT).saturating_add(1),
+            waits: count(envelope::headers::WAITS),
             delivery_count: count(headers::DELIVERY_COUNT),
             redelivered: raw.redelivered,
             first_seen: number(envelope::headers::FIRST_TS).map_or_else(|| clock.now(), UnixMillis),
-            letter: moved_by_hand(raw, queue, &headers),
+            by_hand: by_hand(raw, queue, &headers),
             headers,
         }
     }
 }
 
 /// Only letters carry these headers: whatever Warren publishes to a work queue has lost them, and a stay on the ladder
-/// leaves a record of the rung.
-fn moved_by_hand(raw: &Raw, queue: &str, headers: &BTreeMap<String, String>) -> Option<Uuid> {
-    if !headers.contains_key(envelope::headers::LETTER) && !headers.contains_key(headers::X_DEATH) {
-        return None;
+/// leaves a record of the rung. Whatever Warren publishes says when that was.
+fn by_hand(raw: &Raw, queue: &str, headers: &BTreeMap<String, String>) -> Option<ByHand> {
+    if headers.contains_key(envelope::headers::LETTER) || headers.contains_key(headers::X_DEATH) {
+        let letter = Letter::read(raw);
+        let died_here = letter.deaths.iter().any(|death| death.queue == queue);
+        return (letter.deaths.is_empty() || died_here).then_some(ByHand::Letter(letter.id));
     }
-    let letter = Letter::read(raw);
-    let died_here = letter.deaths.iter().any(|death| death.queue == queue);
-    (letter.deaths.is_empty() || died_here).then_some(letter.id)
+    (!headers.contains_key(envelope::headers::FIRST_TS)).then_some(ByHand::Unmarked)
 }
 
 /// A decoded message and its delivery, one of a group.

@@ -6,20 +6,28 @@
 use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use lapin::message::Delivery as Raw;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 use warren_clock::Reconnect;
 use warren_fault::{Cause, Fault};
-use warren_messages::{envelope::Message, routes::Route};
+use warren_messages::{
+    envelope::Message,
+    routes::{COMMANDS, Route},
+};
 
 use crate::{
-    Broker, Delivery, Received,
+    Broker, ByHand, Delivery, Received,
     consume::{Subscription, caught, subscribe},
     delivery::decode,
     link::Link,
     settle::{Origin, settled},
 };
 
+/// So many messages in one group are a crowd: the next ones are on their way.
+const CROWD: usize = 8;
+/// How long the group after a crowd waits for more. A transaction for many costs little more than one for a few, and
+/// whoever comes alone waits for nobody.
+const GATHER: Duration = Duration::from_millis(10);
 /// Panics over one message before it becomes a dead letter; a first one may have had another cause.
 const MAX_PANICS: u32 = 3;
 
@@ -66,7 +74,7 @@ pub(crate) trait Intake: Send + Sync + 'static {
     fn read(&self, broker: &Broker, raw: &Raw) -> Result<Self::Item, Cause>;
 
     /// Where the message belongs and the letter that it is, if somebody moved it there by hand.
-    fn by_hand(&self, item: &Self::Item) -> Option<(Origin, Uuid)>;
+    fn by_hand(&self, item: &Self::Item) -> Option<(Origin, ByHand)>;
 
     /// Settles a message that can never be handled. False when the generation was lost.
     fn refuse(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw, cause: &Cause) -> impl Future<Output = bool> + Send;
@@ -89,8 +97,11 @@ impl<M: Message> Intake for Messages<M> {
         decode(raw).map(|message| Received { message, delivery })
     }
 
-    fn by_hand(&self, item: &Received<M>) -> Option<(Origin, Uuid)> {
-        item.delivery.letter.map(|letter| (self.origin, letter))
+    fn by_hand(&self, item: &Received<M>) -> Option<(Origin, ByHand)> {
+        let by_hand = item.delivery.by_hand?;
+        // A command is carried out, whoever wrote it.
+        let asked = self.origin.queue != COMMANDS.queue || by_hand != ByHand::Unmarked;
+        asked.then_some((self.origin, by_hand))
     }
 
     async fn refuse(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw, cause: &Cause) -> bool {
@@ -110,6 +121,7 @@ where
     while let Some((link, mut subscription)) =
         subscribe(&groups.broker, groups.intake.queue(), prefetch, &groups.stopping).await
     {
+        let mut before = 0;
         loop {
             let first = tokio::select! {
                 biased;
@@ -117,7 +129,12 @@ where
                 raw = subscription.next() => raw,
             };
             let Some(first) = first else { break };
-            if !groups.take(&link, first, &mut subscription, max_group).await {
+            let gather = if before >= CROWD { GATHER } else { Duration::ZERO };
+            let Some((raws, items)) = groups.form(&link, first, &mut subscription, max_group, gather).await else {
+                break;
+            };
+            before = raws.len();
+            if !groups.settle(&link, &raws, &items).await {
                 break;
             }
         }
@@ -148,16 +165,24 @@ where
     I: Intake,
     H: GroupHandler<I::Item>,
 {
-    /// Forms a group and settles it. False when the subscription is of no more use.
-    async fn take(&self, link: &Arc<Link>, first: Raw, subscription: &mut Subscription, max_group: u16) -> bool {
+    /// Forms a group of what is there and what comes within `gather`. `None` when the subscription is of no more use.
+    async fn form(
+        &self,
+        link: &Arc<Link>,
+        first: Raw,
+        subscription: &mut Subscription,
+        max_group: u16,
+        gather: Duration,
+    ) -> Option<(Vec<Raw>, Vec<I::Item>)> {
+        let until = Instant::now() + gather;
         let (mut raws, mut items) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(raw) = next {
             match self.intake.read(&self.broker, &raw) {
                 Ok(item) => {
-                    if let Some((origin, letter)) = self.intake.by_hand(&item) {
-                        if !self.broker.replay_by_hand(link, &raw, origin, letter).await {
-                            return false;
+                    if let Some((origin, by_hand)) = self.intake.by_hand(&item) {
+                        if !self.broker.replay_by_hand(link, &raw, origin, by_hand).await {
+                            return None;
                         }
                     } else {
                         raws.push(raw);
@@ -166,19 +191,35 @@ where
                 }
                 Err(cause) => {
                     if !self.intake.refuse(&self.broker, link, &raw, &cause).await {
-                        return false;
+                        return None;
                     }
                 }
             }
-            next = if raws.len() < usize::from(max_group) { subscription.ready() } else { None };
+            if raws.len() >= usize::from(max_group) {
+                break;
+            }
+            next = subscription.ready();
+            if next.is_none() && Instant::now() < until {
+                next = tokio::select! {
+                    biased;
+                    () = self.stopping.cancelled() => None,
+                    raw = subscription.next() => raw,
+                    () = sleep_until(until) => None,
+                };
+            }
         }
+        Some((raws, items))
+    }
+
+    /// Handles and settles a group. False when the subscription is of no more use.
+    async fn settle(&self, link: &Arc<Link>, raws: &[Raw], items: &[I::Item]) -> bool {
         let Some(last) = raws.last() else { return !link.is_lost() };
-        match self.handle(link, &items).await {
+        match self.handle(link, items).await {
             // Everything before it on this channel was settled earlier or belongs to this group.
             Outcome::Done => self.acked(link, last, true, raws.len()).await,
             Outcome::GivenUp => false,
             Outcome::Offends(cause) if raws.len() == 1 => self.intake.refuse(&self.broker, link, last, &cause).await,
-            Outcome::Offends(_) => self.one_by_one(link, &raws, &items).await,
+            Outcome::Offends(_) => self.one_by_one(link, raws, items).await,
         }
     }
 

@@ -16,10 +16,15 @@ pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 /// Most characters of a cause in a header.
 pub(crate) const MAX_CAUSE: usize = 2000;
 
-/// Every header as text. Tables and lists become something readable, so that no header is lost to the index.
+/// Most bytes of a header that travels: all of them together must fit into one frame, or the broker ends the connection.
+const MAX_BYTES: usize = 8_000;
+
+/// Every header as text. Tables and lists become something readable, so that no header is lost to the index. The
+/// character NUL, which PostgreSQL cannot hold, is replaced.
 pub(crate) fn texts(table: Option<&FieldTable>) -> BTreeMap<String, String> {
     table.map_or_else(BTreeMap::new, |table| {
-        table.inner().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+        let plain = |value: &AMQPValue| text(value).replace('\0', "\u{fffd}");
+        table.inner().iter().map(|(name, value)| (name.to_string(), plain(value))).collect()
     })
 }
 
@@ -32,6 +37,9 @@ pub(crate) fn kept(mut all: BTreeMap<String, String>, exchange: &str) -> BTreeMa
         headers::LETTER | headers::SOURCE | DEATHS => dead,
         name => headers::KEPT.contains(&name),
     });
+    for value in all.values_mut() {
+        value.truncate(value.floor_char_boundary(MAX_BYTES));
+    }
     all
 }
 
@@ -121,6 +129,15 @@ mod tests {
         let dead = kept(all(), routes::DEAD_EXCHANGE);
         assert!(dead.contains_key(headers::LETTER) && dead.contains_key(DEATHS));
         assert!(!dead.contains_key(X_DEATH) && !dead.contains_key(DELIVERY_COUNT));
+    }
+
+    #[test]
+    fn whoever_sends_a_huge_header_breaks_no_connection() {
+        let all = headers::KEPT.iter().map(|name| ((*name).to_owned(), "é".repeat(60_000))).collect();
+        let dead = kept(all, routes::DEAD_EXCHANGE);
+        assert_eq!(dead.len(), headers::KEPT.len());
+        assert!(dead.values().all(|value| value.len() <= MAX_BYTES && value.starts_with('é')));
+        assert!(dead.values().map(String::len).sum::<usize>() + MAX_BYTES < 128 << 10, "with the record of deaths");
     }
 
     #[test]

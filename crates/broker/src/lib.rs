@@ -6,6 +6,7 @@
 //! - [`Broker::consume_group`]: for the coordinator, which takes messages in groups and leaves them unacked while the
 //!   store is away.
 //! - [`dead`]: the scan that removes letters that are back at work.
+//! - [`testing`]: a delivery from its bytes.
 //! - [`topology`]: every exchange and queue, from one list.
 //!
 //! Nothing is acked before its effect is durable: an ack follows the confirm of whatever replaces the message.
@@ -25,11 +26,13 @@ mod publish;
 mod settings;
 mod settle;
 mod supervisor;
+mod take;
+pub mod testing;
 pub mod topology;
 
 pub use broker::{Broker, Health};
 pub use consume::Handler;
-pub use delivery::{Delay, Delivery, Received};
+pub use delivery::{ByHand, Delay, Delivery, Received};
 pub use group::GroupHandler;
 pub use letter::{Death, Letter};
 pub use notices::Notices;

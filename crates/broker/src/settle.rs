@@ -9,21 +9,18 @@ use lapin::{
     message::Delivery as Raw,
     options::{BasicAckOptions, BasicRejectOptions},
 };
-use uuid::Uuid;
 use warren_clock::Reconnect;
 use warren_fault::{Cause, Fault};
 use warren_jobs::fingerprint::fingerprint;
 use warren_messages::{
     envelope::{Envelope, headers as names},
+    replay::BY_HAND,
     routes,
     wire::{Command, ReplayLetters, command},
 };
 use warren_telemetry::metrics;
 
-use crate::{Broker, PublishError, delivery::parcel, headers, link::Link, publish::Parcel};
-
-/// The actor of a replay that somebody began by moving a letter in RabbitMQ.
-const BY_HAND: &str = "by hand";
+use crate::{Broker, ByHand, Delay, PublishError, delivery::parcel, headers, link::Link, publish::Parcel};
 
 /// Where a message came from, and how it is published to the same queue again.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +57,10 @@ impl Broker {
         parcel.headers.insert(names::ATTEMPT.to_owned(), spent.to_string());
         tracing::error!(queue = origin.queue, %letter, code = %cause.code, cause = %cause.message, "dead letter");
         let buried = match self.replace(link, routes::DEAD_EXCHANGE, origin.key, parcel).await {
-            Replaced::Yes => self.ack(link, raw, false).await,
+            Replaced::Yes => {
+                warren_drills::passing("broker.letter-published");
+                self.ack(link, raw, false).await
+            }
             // The broker can still bury it, without our headers.
             Replaced::Refused => match raw.reject(BasicRejectOptions { requeue: false }).await {
                 Ok(true) => true,
@@ -81,25 +81,35 @@ impl Broker {
         link: &Arc<Link>,
         raw: &Raw,
         origin: Origin,
-        seconds: u32,
-        spent: u32,
+        delay: &Delay,
+        (spent, waits): (u32, u32),
         fault: &Fault,
     ) {
         let cause = fault.cause();
         let mut parcel = parcel(raw);
         describe(&mut parcel, origin, cause);
         parcel.headers.insert(names::ATTEMPT.to_owned(), spent.to_string());
+        parcel.headers.insert(names::WAITS.to_owned(), waits.to_string());
         metrics::RETRIES.one(&[("kind", origin.key), ("code", cause.code.as_str())]);
-        let moved = self.move_to(link, raw, &routes::retry_rung(seconds), origin.key, parcel).await;
+        let moved = self.move_to(link, raw, &routes::retry_rung(delay.seconds), origin.key, parcel).await;
         settled(origin.queue, if moved { "delay" } else { "requeue" });
     }
 
-    /// Somebody moved a letter here by hand. Its task is dead, so doing its work now would come to nothing: the leader is
-    /// asked to replay it, which brings the task back first.
-    pub(crate) async fn replay_by_hand(&self, link: &Arc<Link>, raw: &Raw, origin: Origin, letter: Uuid) -> bool {
-        tracing::info!(queue = origin.queue, %letter, "a letter was moved by hand; asking for its replay");
-        let replay =
-            ReplayLetters { letters: vec![letter.to_string()], edited_body: raw.data.clone(), ..Default::default() };
+    /// Somebody put a message here by hand. If it is a letter, its task is dead, and doing its work now would come to
+    /// nothing: the leader is asked to replay it, which brings the task back first.
+    pub(crate) async fn replay_by_hand(&self, link: &Arc<Link>, raw: &Raw, origin: Origin, by_hand: ByHand) -> bool {
+        tracing::info!(queue = origin.queue, ?by_hand, "a message was put here by hand; asking for its replay");
+        let letters = match by_hand {
+            ByHand::Letter(letter) => vec![letter.to_string()],
+            ByHand::Unmarked => Vec::new(),
+        };
+        let replay = ReplayLetters {
+            letters,
+            edited_body: raw.data.clone(),
+            from_index: true,
+            queue: origin.queue.to_owned(),
+            ..Default::default()
+        };
         let command = Command { actor: BY_HAND.to_owned(), command: Some(command::Command::Replay(replay)) };
         let parcel = Parcel::from(&Envelope::new(self.new_id(), &command));
         let asked = self.move_to(link, raw, routes::COMMANDS.exchange, routes::COMMANDS.key, parcel).await;
@@ -117,7 +127,10 @@ impl Broker {
         let mut delays = Reconnect::new();
         loop {
             match self.replace(link, exchange, key, parcel.clone()).await {
-                Replaced::Yes => return self.ack(link, raw, false).await,
+                Replaced::Yes => {
+                    warren_drills::passing("broker.message-moved");
+                    return self.ack(link, raw, false).await;
+                }
                 Replaced::Lost => return false,
                 // A full queue empties; until then the message stays with us, unacked.
                 Replaced::Refused => tokio::select! {

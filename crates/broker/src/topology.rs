@@ -174,7 +174,8 @@ pub fn differences(found: &[QueueState]) -> Vec<String> {
 }
 
 impl Argument {
-    fn to_json(&self) -> serde_json::Value {
+    /// As the management API shows it.
+    pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Text(text) => text.as_str().into(),
             Self::Number(number) => (*number).into(),

@@ -5,6 +5,7 @@
 
 #![allow(rustdoc::bare_urls, reason = "the comments of arguments are help texts, where a URL is a URL")]
 
+mod bench;
 mod caches;
 mod check;
 mod client;
@@ -12,34 +13,43 @@ mod commands;
 mod demo;
 mod ending;
 mod error;
+mod fuzz;
 mod input;
 mod output;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod script;
+mod span;
 mod up;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use bench::Bench;
 use check::Test;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use client::Target;
 use commands::{
+    audit::{self, Audit},
     dead_letters::{self, DeadLetters},
-    doctor,
+    diagnose, doctor,
     embed::{self, Embed},
     jobs::{self, Cancel, Jobs, Watch},
     models::{self, Models},
-    operations,
+    queues::{self, Queues},
     search::{self, Search},
-    stack::{self, Logs, Up},
+    stack::{self, Down, Logs, Reset, Restart, Scale, Up},
     transcribe::{self, Transcribe},
     transcript::{self, Transcript},
+    vectors::{self, Vectors},
+    workers,
 };
 use demo::Demo;
 use error::CliError;
+use fuzz::Fuzz;
 use tokio_util::sync::CancellationToken;
+use verify::Verify;
 
 /// Speech to text, text to vectors, and an archive to search, on your own machines.
 #[derive(Debug, Parser)]
@@ -58,9 +68,13 @@ struct Arguments {
 enum Command {
     Demo(Demo),
     Test(Test),
+    Bench(Bench),
+    Fuzz(Fuzz),
     Up(Up),
-    /// Stop all of it.
-    Down,
+    #[command(visible_alias = "stop")]
+    Down(Down),
+    Scale(Scale),
+    Restart(Restart),
     /// What runs, and how it is.
     Ps,
     /// Addresses and logins of the local stack.
@@ -69,18 +83,23 @@ enum Command {
     Transcribe(Transcribe),
     Transcript(Transcript),
     Embed(Embed),
+    Vectors(Vectors),
     Search(Search),
     Jobs(Jobs),
     Watch(Watch),
     Cancel(Cancel),
     Dlq(DeadLetters),
-    /// What waits, by kind of work.
-    Queues,
+    Queues(Queues),
     /// Who works, on what, and who holds which device.
     Workers,
+    /// What runs, what waits, and whether anything is stuck.
+    Diagnose,
+    Audit(Audit),
+    Verify(Verify),
     Models(Models),
     /// Is everything here that Warren needs, and does the stack work?
     Doctor,
+    Reset(Reset),
     /// Print a script that completes commands in your shell.
     Completions {
         /// Which shell.
@@ -108,7 +127,13 @@ async fn main() -> ExitCode {
     // The parts of the stack have their own way of ending; everything else ends at Ctrl-C.
     let ends_itself = matches!(
         arguments.command,
-        Command::Up(_) | Command::Demo(_) | Command::Test(_) | Command::Supervise | Command::S3 { .. }
+        Command::Up(_)
+            | Command::Demo(_)
+            | Command::Test(_)
+            | Command::Bench(_)
+            | Command::Fuzz(_)
+            | Command::Supervise
+            | Command::S3 { .. }
     );
     let ready = if ends_itself { Ok(()) } else { ending::at_ctrl_c(target.clone(), json) };
     let outcome = match ready {
@@ -138,21 +163,30 @@ async fn run(Arguments { target, json, command }: Arguments) -> Result<(), CliEr
     match command {
         Command::Demo(arguments) => demo::run(target.data, &arguments).await,
         Command::Test(arguments) => check::run(&arguments).await,
+        Command::Bench(arguments) => bench::run(&arguments, json),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Up(arguments) => stack::start(target.folder(), &arguments, json).await,
-        Command::Down => stack::stop(&target.folder(), json),
+        Command::Down(arguments) => stack::stop(&target.folder(), arguments, json).await,
+        Command::Scale(arguments) => stack::scale(&target.folder(), &arguments, json).await,
+        Command::Restart(arguments) => stack::restart(&target.folder(), &arguments, json).await,
+        Command::Reset(arguments) => stack::reset(&target.folder(), arguments, json).await,
         Command::Ps => stack::ps(&target.folder(), json),
         Command::Endpoints => stack::endpoints(&target.folder(), json),
         Command::Logs(arguments) => stack::logs(&target.folder(), &arguments, json).await,
         Command::Transcribe(arguments) => transcribe::run(&target.server()?, &arguments, json).await,
         Command::Transcript(arguments) => transcript::run(&target.server()?, &arguments, json).await,
         Command::Embed(arguments) => embed::run(&target.server()?, &arguments).await,
+        Command::Vectors(arguments) => vectors::run(&target.server()?, &arguments).await,
         Command::Search(arguments) => search::run(&target.server()?, &arguments, json).await,
-        Command::Jobs(arguments) => jobs::list(&target.server()?, &arguments, json).await,
+        Command::Jobs(arguments) => jobs::run(&target.server()?, &arguments, json).await,
         Command::Watch(arguments) => jobs::follow(&target.server()?, &arguments, json).await,
         Command::Cancel(arguments) => jobs::cancel(&target.server()?, &arguments, json).await,
         Command::Dlq(arguments) => dead_letters::run(&target.server()?, &arguments, json).await,
-        Command::Queues => operations::queues(&target.server()?, json).await,
-        Command::Workers => operations::workers(&target.server()?, json).await,
+        Command::Queues(arguments) => queues::run(&target.server()?, &arguments, json).await,
+        Command::Diagnose => diagnose::run(&target.server()?, json).await,
+        Command::Audit(arguments) => audit::run(&target.server()?, &arguments, json).await,
+        Command::Workers => workers::workers(&target.server()?, json).await,
+        Command::Verify(arguments) => verify::run(&target, &arguments, json).await,
         Command::Models(arguments) => models::run(&target.folder(), &arguments, json),
         Command::Doctor => doctor::run(&target, json),
         Command::Completions { shell } => {

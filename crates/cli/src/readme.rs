@@ -1,10 +1,11 @@
 //! What the README promises, held against the code.
 
+use clap::Parser as _;
 use tonic::{Code as Grpc, Status};
 use warren_fault::Code;
 use warren_models::USUAL;
 
-use crate::error::CliError;
+use crate::{Arguments, error::CliError};
 
 const README: &str = include_str!("../../../README.md");
 const SCRIPT: &str = include_str!("../../../warren");
@@ -46,6 +47,21 @@ fn every_code_of_a_refusal_is_explained() {
     assert!(all.len() > 7, "{all:?}");
     for code in all {
         assert!(known.contains(&code), "{code} is not in the README");
+    }
+}
+
+/// Every command in the table of what operators do is one, with these arguments.
+#[test]
+fn every_operators_command_is_one() {
+    let table = README.split("| Command | What it does |\n| --- | --- |\n").nth(1).unwrap();
+    let rows: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+    for cell in rows.iter().filter_map(|row| row.split('|').nth(1)) {
+        for command in cell.split('`').skip(1).step_by(2) {
+            let words = command.replace("KIND", "embed").replace(" N", " 3").replace("JOB", "job_1");
+            let parsed = Arguments::try_parse_from(["warren"].into_iter().chain(words.split_whitespace()));
+            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
     }
 }
 

@@ -61,9 +61,9 @@ codes! {
     WorkerLost false,
     /// The job ran longer than its limit.
     JobTimeout false,
-    /// The task does not fit the device's memory even in its smallest step.
+    /// The model or the task does not fit the device's memory, or the memory that the job itself allows.
     OutOfMemory false,
-    /// There is not enough disk space.
+    /// There is not enough disk space, or the job itself allows too little.
     InsufficientDisk false,
     /// The device is leased to somebody else.
     LeaseNotGranted false,

@@ -32,12 +32,9 @@ mod http;
 mod masked;
 mod readiness;
 mod settings;
+mod stack;
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, thread, time::Duration};
 
 pub use readiness::{Part, Readiness};
 use serde::{Serialize, de::DeserializeOwned};
@@ -84,9 +81,10 @@ impl Host {
 /// each core. When it returns, whatever it spawned is dropped with the runtime.
 pub fn run<S, F>(service: &'static str, service_main: F) -> ExitCode
 where
-    S: ServiceSettings + Validate + Default + Serialize + DeserializeOwned,
-    F: AsyncFnOnce(Host, S) -> anyhow::Result<()>,
+    S: ServiceSettings + Validate + Default + Serialize + DeserializeOwned + Send,
+    F: AsyncFnOnce(Host, S) -> anyhow::Result<()> + Send,
 {
+    stack::deepen();
     let settings = match command::read::<S>(service, std::env::args_os()) {
         Ok(command::Asked::Run(settings)) => settings,
         Ok(command::Asked::Print(text)) => {
@@ -117,7 +115,8 @@ where
         }
     };
 
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(service, *settings, service_main))));
+    // Not on the main thread, whose stack is as the system made it.
+    let ended = thread::scope(|scope| scope.spawn(|| runtime.block_on(serve(service, *settings, service_main))).join());
     drop(telemetry);
     // Blocking calls cannot be interrupted; give those that are about to end a moment.
     runtime.shutdown_timeout(Duration::from_secs(1));

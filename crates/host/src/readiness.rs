@@ -52,6 +52,11 @@ impl Readiness {
         *self.0.changed.borrow()
     }
 
+    /// Changes whenever a part is down, or ready, or down for another reason.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.0.changed.subscribe()
+    }
+
     /// Waits until no part is down.
     pub async fn ready(&self) {
         // The sender lives as long as `self`.

@@ -35,6 +35,9 @@ pub enum InferenceError {
     /// The device has no room for the model or the batch.
     #[error("out of device memory: {0}")]
     OutOfMemory(String),
+    /// Somebody else has the device's memory; with the bytes.
+    #[error("{0}")]
+    Occupied(String),
     /// The arithmetic failed; a defect in Warren or in the device.
     #[error("inference failed: {0}")]
     Internal(String),
@@ -50,7 +53,7 @@ impl InferenceError {
             Self::Unsupported(_) => Code::Unsupported,
             Self::ModelMissing { .. } => Code::ModelMissing,
             Self::ModelCorrupt { .. } => Code::ModelCorrupt,
-            Self::OutOfMemory(_) => Code::OutOfMemory,
+            Self::OutOfMemory(_) | Self::Occupied(_) => Code::OutOfMemory,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -62,6 +65,7 @@ impl InferenceError {
             Self::Interrupted(Interrupted::LeaseLost | Interrupted::Yield) => Fault::retry_later(code, message),
             // Weights are mended by an operator, not by the job's caller: the task waits for it.
             Self::ModelMissing { .. } | Self::ModelCorrupt { .. } => Fault::retry_later(code, message),
+            Self::Occupied(_) => Fault::retry_later(code, message),
             Self::OutOfMemory(_) | Self::Internal(_) => Fault::retryable(code, message),
             Self::Interrupted(Interrupted::Cancelled) | Self::InputInvalid(_) | Self::Unsupported(_) => {
                 Fault::permanent(code, message)
@@ -71,6 +75,14 @@ impl InferenceError {
 
     pub(crate) fn corrupt(path: &Path, reason: impl ToString) -> Self {
         Self::ModelCorrupt { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// What fails while the file at `path` is loaded is its fault, unless the device is full.
+    pub(crate) fn loading(self, path: &Path) -> Self {
+        match self {
+            Self::Internal(reason) => Self::corrupt(path, reason),
+            other => other,
+        }
     }
 
     pub(crate) fn reading(path: &Path, error: &std::io::Error) -> Self {

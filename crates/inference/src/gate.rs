@@ -14,6 +14,19 @@ pub trait Gate: Sync {
     /// [`Interrupted`] when the pass must not run.
     fn enter(&self, step: &'static str) -> Result<(), Interrupted>;
 
+    /// Asked between the layers of a long pass whether its result is still wanted. The pass goes on to `leave` either way.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when the rest of the pass would be for nobody.
+    fn wanted(&self) -> Result<(), Interrupted> {
+        Ok(())
+    }
+
+    /// Most inputs, texts or windows, that one pass may have: the device has no room for more.
+    fn rows(&self) -> usize {
+        usize::MAX
+    }
+
     /// The forward pass that `enter` let in has ended, well or not.
     fn leave(&self, step: &'static str);
 }
@@ -45,7 +58,10 @@ impl Gate for Ungated {
 }
 
 /// Runs one forward pass behind the gate. The gate is told of its end even if the pass panics.
-pub(crate) fn pass<T>(
+///
+/// # Errors
+/// [`InferenceError::Interrupted`] when the gate stays shut, and what `forward` fails with.
+pub fn pass<T>(
     gate: &dyn Gate,
     step: &'static str,
     forward: impl FnOnce() -> Result<T, InferenceError>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use warren_fault::Fault;
+use warren_fault::{Code, Fault};
 
 /// The delays of the retry ladder, in seconds: doubling from 5, capped at 600. There is one delay queue for each.
 pub const RUNGS: [u32; 8] = [5, 10, 20, 40, 80, 160, 320, 600];
@@ -39,6 +39,8 @@ impl RetryPolicy {
 pub struct Tried {
     /// Attempts, this one included: 1 on the first run.
     pub attempts: u32,
+    /// Stays on the ladder that spent no attempt, since the last one that did.
+    pub waits: u32,
     /// The job's deadline has passed.
     pub past_deadline: bool,
 }
@@ -61,6 +63,9 @@ pub enum Settlement {
 
 /// Turns the outcome of one run into a settlement.
 ///
+/// Whoever did not get a device waits longer each time, so that many who want it do not crowd those whose turn it is; a
+/// part of the platform that is away is looked for at an even pace, so that its return is soon noticed.
+///
 /// `jitter`, in `[0, 1)`, spreads retries over this rung and the one below. A worker reports input faults
 /// ([`Fault::is_input`]) as the task's result and settles with `Ok`; one that arrives here is kept as evidence.
 pub fn settle(result: &Result<(), Fault>, tried: &Tried, policy: &RetryPolicy, jitter: f64) -> Settlement {
@@ -76,8 +81,12 @@ pub fn settle(result: &Result<(), Fault>, tried: &Tried, policy: &RetryPolicy, j
         Err(Fault::RetryLater { wait: Some(wait), .. }) => {
             Settlement::Delay { seconds: RUNGS[covering(*wait)], spends_attempt: false }
         }
-        Err(Fault::RetryLater { wait: None, .. }) => {
-            let rung = covering(Duration::from_secs(policy.later_seconds.into()));
+        Err(Fault::RetryLater { cause, wait: None }) => {
+            let rung = if cause.code == Code::LeaseNotGranted {
+                tried.waits as usize
+            } else {
+                covering(Duration::from_secs(policy.later_seconds.into()))
+            };
             Settlement::Delay { seconds: jittered(rung, jitter), spends_attempt: false }
         }
     }
@@ -97,11 +106,11 @@ fn covering(wait: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use warren_fault::{Cause, Code};
+    use warren_fault::Cause;
 
     use super::*;
 
-    const FRESH: Tried = Tried { attempts: 1, past_deadline: false };
+    const FRESH: Tried = Tried { attempts: 1, waits: 0, past_deadline: false };
 
     fn settled(fault: Fault, tried: Tried, jitter: f64) -> Settlement {
         settle(&Err(fault), &tried, &RetryPolicy::default(), jitter)
@@ -111,6 +120,10 @@ mod tests {
         Fault::RetryLater { cause: Cause::new(Code::LeaseNotGranted, "cpu is busy"), wait }
     }
 
+    fn away() -> Fault {
+        Fault::retry_later(Code::BrokerUnavailable, "connection refused")
+    }
+
     fn broken() -> Fault {
         Fault::retryable(Code::Internal, "pipe closed")
     }
@@ -118,7 +131,7 @@ mod tests {
     #[test]
     fn success_is_acknowledged_and_permanent_faults_die_at_once() {
         assert_eq!(settle(&Ok(()), &FRESH, &RetryPolicy::default(), 0.0), Settlement::Ack);
-        let late = Tried { attempts: 99, past_deadline: true };
+        let late = Tried { attempts: 99, past_deadline: true, ..FRESH };
         assert_eq!(settle(&Ok(()), &late, &RetryPolicy::default(), 0.0), Settlement::Ack, "work done is done");
         assert_eq!(settled(Fault::permanent(Code::Malformed, "not JSON"), FRESH, 0.0), Settlement::DeadLetter);
     }
@@ -126,7 +139,7 @@ mod tests {
     #[test]
     fn eight_attempts_climb_the_ladder_and_then_it_is_dead() {
         let climb = |jitter| -> Vec<_> {
-            (1..=8).map(|attempts| settled(broken(), Tried { attempts, past_deadline: false }, jitter)).collect()
+            (1..=8).map(|attempts| settled(broken(), Tried { attempts, ..FRESH }, jitter)).collect()
         };
         let delays = |seconds: [u32; 7]| -> Vec<_> {
             let delay = |seconds| Settlement::Delay { seconds, spends_attempt: true };
@@ -142,14 +155,28 @@ mod tests {
             let got = settled(later(Some(Duration::from_secs(wait))), FRESH, 0.0);
             assert_eq!(got, Settlement::Delay { seconds, spends_attempt: false }, "wait of {wait} s");
         }
-        assert_eq!(settled(later(None), FRESH, 0.9), Settlement::Delay { seconds: 20, spends_attempt: false });
+    }
+
+    #[test]
+    fn who_gets_no_device_waits_longer_each_time_and_what_is_away_is_looked_for_evenly() {
+        let waits = |fault: fn() -> Fault, jitter| -> Vec<_> {
+            let delay = |waits| match settled(fault(), Tried { waits, ..FRESH }, jitter) {
+                Settlement::Delay { seconds, spends_attempt: false } => seconds,
+                other => panic!("{other:?}"),
+            };
+            (0..10).map(delay).collect()
+        };
+        assert_eq!(waits(|| later(None), 0.9), [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        assert_eq!(waits(|| later(None), 0.1), [5, 5, 10, 20, 40, 80, 160, 320, 320, 320]);
+        assert_eq!(waits(away, 0.9), [20; 10]);
+        assert_eq!(waits(away, 0.1), [10; 10]);
     }
 
     #[test]
     fn waiting_for_the_platform_is_bounded_by_the_deadline_alone() {
-        let patient = Tried { attempts: 1000, past_deadline: false };
+        let patient = Tried { attempts: 1000, waits: 1000, ..FRESH };
         assert!(matches!(settled(later(None), patient, 0.5), Settlement::Delay { spends_attempt: false, .. }));
-        let late = Tried { attempts: 1, past_deadline: true };
+        let late = Tried { past_deadline: true, ..FRESH };
         assert_eq!(settled(later(None), late, 0.5), Settlement::DeadLetter);
         assert_eq!(settled(broken(), late, 0.5), Settlement::DeadLetter);
     }
@@ -163,10 +190,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_delay_is_a_rung(attempts: u32, wait in prop::option::of(0_u64..100_000), jitter in 0.0..1.0, max: u32) {
+        fn every_delay_is_a_rung(attempts: u32, waits: u32, wait in prop::option::of(0_u64..100_000), jitter in 0.0..1.0, max: u32) {
             let policy = RetryPolicy { max_attempts: max, later_seconds: attempts, ..RetryPolicy::default() };
-            for fault in [broken(), later(wait.map(Duration::from_secs))] {
-                let tried = Tried { attempts, past_deadline: false };
+            for fault in [broken(), away(), later(wait.map(Duration::from_secs))] {
+                let tried = Tried { attempts, waits, ..FRESH };
                 if let Settlement::Delay { seconds, .. } = settle(&Err(fault), &tried, &policy, jitter) {
                     prop_assert!(RUNGS.contains(&seconds));
                 }

@@ -1,6 +1,10 @@
 //! Getting a lease for a slot.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -8,12 +12,12 @@ use tokio::{
 };
 use tonic::{Response, Status};
 use warren_fault::{Code, Fault};
+use warren_jobs::lease::Standing;
 use warren_messages::wire::{self, acquire_response::Outcome};
 use warren_telemetry::metrics;
 
 use crate::{
     Connection,
-    held::Standing,
     pass::{Grant, Lease},
     slots::{Slot, give_back},
     tasks::{Dropped, TaskInHand},
@@ -88,6 +92,7 @@ impl Slot {
         let shared = &self.shared;
         let mut leader = shared.leader.subscribe();
         let mut connection = shared.connection.subscribe();
+        let wait = shared.waits.fetch_add(1, Ordering::Relaxed) + 1;
         loop {
             let found = tokio::select! {
                 found = timeout_at(deadline, leader.wait_for(Option::is_some)) => found,
@@ -115,6 +120,7 @@ impl Slot {
                 task: task.task().to_owned(),
                 dispatch: task.dispatch(),
                 wait_ms: u32::try_from(poll.as_millis()).unwrap_or(u32::MAX),
+                wait,
             };
             // The coordinator bounds the poll; the limit here is for one that hangs. A call that is dropped, like the
             // last one before the deadline, takes its request with it.
@@ -130,7 +136,7 @@ impl Slot {
                         && let Some(Outcome::Granted(granted)) = outcome(answer)
                     {
                         shared.held().granted(&granted.lease, granted.fence);
-                        give_back(shared, &Grant::new(granted.lease, granted.fence, model, memory_bytes)).await;
+                        give_back(shared, &Grant::new(granted, model, memory_bytes)).await;
                     }
                     return Err(dropped(task));
                 }
@@ -142,7 +148,7 @@ impl Slot {
             }
             match outcome(answer) {
                 Some(Outcome::Granted(granted)) => {
-                    let grant = Grant::new(granted.lease, granted.fence, model, memory_bytes);
+                    let grant = Grant::new(granted, model, memory_bytes);
                     if self.confirmed(&grant).await {
                         return Ok(grant);
                     }

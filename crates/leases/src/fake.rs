@@ -208,7 +208,7 @@ impl leases_server::Leases for Coordinator {
                     (lease, fence)
                 }
             };
-            Outcome::Granted(wire::Granted { lease, fence, ttl_ms: 15_000 })
+            Outcome::Granted(wire::Granted { lease, fence, ttl_ms: 15_000, batches: Vec::new() })
         });
         Ok(Response::new(wire::AcquireResponse { outcome: Some(outcome) }))
     }

@@ -1,20 +1,25 @@
 //! The handle that a worker keeps, and what its parts share.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 use warren_clock::Clock;
-use warren_jobs::TaskKind;
+use warren_jobs::{
+    TaskKind,
+    lease::{Breach, HeldLeases},
+};
 use warren_messages::wire::{self, leases_client::LeasesClient};
 
 use crate::{
     LeaseSettings, Timing,
-    held::{Breach, HeldLeases},
     record::Record,
     session,
     slots::{Slot, Slots},
@@ -22,17 +27,38 @@ use crate::{
     watchdog::{self, OnBreach},
 };
 
+/// How long a worker that leaves by itself waits until the coordinator has heard why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Who this worker is.
 #[derive(Clone, Debug)]
 pub struct WorkerIdentity {
     /// E.g. `transcription`.
     pub service: &'static str,
-    /// Task kinds it consumes, and how many tasks of each it runs at once.
-    pub kinds: Vec<(TaskKind, u32)>,
+    /// Task kinds it consumes.
+    pub kinds: Vec<Takes>,
     /// Tasks with a device that it runs at once.
     pub slots: u32,
     /// Version of the program.
     pub version: &'static str,
+}
+
+/// A kind of task that a worker consumes.
+#[derive(Clone, Debug)]
+pub struct Takes {
+    /// Which.
+    pub kind: TaskKind,
+    /// Tasks of this kind that it runs at once.
+    pub slots: u16,
+    /// Tasks of this kind that it takes in hand at once: those that it runs, and short ones that wait their turn.
+    pub holds: watch::Receiver<u16>,
+}
+
+impl Takes {
+    /// As many in hand as it runs.
+    pub fn fixed(kind: TaskKind, slots: u16) -> Self {
+        Self { kind, slots, holds: watch::channel(slots).1 }
+    }
 }
 
 /// How the session stands.
@@ -73,7 +99,13 @@ pub(crate) struct Shared {
     pub(crate) connection: watch::Sender<Connection>,
     /// The leader, while the session stands.
     pub(crate) leader: watch::Sender<Option<LeasesClient<Channel>>>,
+    /// Waits for a lease so far, all slots together.
+    pub(crate) waits: AtomicU64,
     held: Mutex<HeldLeases>,
+    /// Why no work is taken; empty when it is.
+    trouble: Mutex<String>,
+    /// Why the worker drains by itself; empty when it does not.
+    leaving: Mutex<String>,
     on_breach: OnBreach,
 }
 
@@ -86,6 +118,14 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn held(&self) -> MutexGuard<'_, HeldLeases> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn trouble(&self) -> String {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn leaving(&self) -> String {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn breached(&self, breach: &Breach) {
@@ -136,7 +176,8 @@ impl Leases {
         clock: &Clock,
         stopping: CancellationToken,
     ) -> std::io::Result<Self> {
-        Self::start_with(settings, identity, clock, stopping, Timing::default(), Box::new(watchdog::abort))
+        let timing = Timing { wait: Duration::from_secs(settings.wait_s), ..Timing::default() };
+        Self::start_with(settings, identity, clock, stopping, timing, Box::new(watchdog::abort))
     }
 
     pub(crate) fn start_with(
@@ -154,6 +195,8 @@ impl Leases {
             .transpose()
             .map_err(|error| std::io::Error::new(error.kind(), format!("leases.record: {error}")))?;
         let closed = CancellationToken::new();
+        let longest_pass = Duration::from_secs(settings.longest_pass_s);
+        let held = HeldLeases::new(timing.self_fence, settings.keeps_memory()).with_longest_pass(longest_pass);
         let shared = Arc::new(Shared {
             timing,
             worker: settings.worker_name(identity.service),
@@ -169,7 +212,10 @@ impl Leases {
             leases_changed: Notify::new(),
             connection: watch::Sender::new(Connection::Searching("not connected yet".to_owned())),
             leader: watch::Sender::new(None),
-            held: Mutex::new(HeldLeases::new(timing.self_fence, settings.keeps_memory())),
+            waits: AtomicU64::new(0),
+            held: Mutex::new(held),
+            trouble: Mutex::default(),
+            leaving: Mutex::default(),
             on_breach,
         });
         watchdog::start(&shared)?;
@@ -180,6 +226,22 @@ impl Leases {
     /// Name of this worker, for reports.
     pub fn worker(&self) -> &str {
         &self.shared.worker
+    }
+
+    /// Name of the device, as the coordinator has it.
+    pub fn device(&self) -> &str {
+        &self.shared.device
+    }
+
+    /// Says why this worker takes no work, e.g. `rabbitmq: …`; empty: it does. The coordinator is told with the next report.
+    pub fn set_trouble(&self, why: String) {
+        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Says why this worker is about to drain by itself, e.g. for its memory. The coordinator hears of it before
+    /// [`Leases::close`] returns, if it answers.
+    pub fn leaving(&self, why: String) {
+        *self.shared.leaving.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// How the session stands, now and whenever it changes.
@@ -195,15 +257,20 @@ impl Leases {
     /// Waits until the leading coordinator has answered a report that names the task, or the task is dropped. From then
     /// on, [`TaskInHand::dropped`] tells of everything that had ended the task before it was taken in hand.
     pub async fn answered(&self, task: &TaskInHand) {
-        let mut answered = self.shared.tasks.answered.subscribe();
-        let names = |report: &Option<Instant>| report.is_some_and(|made| made > task.taken());
-        if names(&answered.borrow()) {
-            return;
-        }
-        self.shared.report_now.notify_one();
+        self.answered_since(task.taken(), task).await;
+    }
+
+    /// Tells that no other task is in the worker's slots, and waits until the leading coordinator knows it, or the task is
+    /// dropped. If the task takes the worker with it then, it is the one to blame.
+    pub async fn alone(&self, task: &TaskInHand) {
+        task.set_turn(wire::Turn::Alone);
+        self.answered_since(Instant::now(), task).await;
+    }
+
+    /// Waits until a report made after `since` is answered, or the task is dropped.
+    async fn answered_since(&self, since: Instant, task: &TaskInHand) {
         tokio::select! {
-            // An error would mean that the session is over, and `self` keeps it.
-            _ = answered.wait_for(names) => {}
+            () = self.heard(since) => {}
             () = task.cancelled() => {}
         }
     }
@@ -216,5 +283,19 @@ impl Leases {
     /// Gives back every lease that no task uses. Call it when the worker has drained.
     pub async fn close(self) {
         crate::slots::give_back_all(&self.shared).await;
+        if !self.shared.leaving().is_empty() {
+            let _ = timeout(LAST_WORD, self.heard(Instant::now())).await;
+        }
+    }
+
+    /// Waits until a report made after `since` is answered; asks for one if none was.
+    async fn heard(&self, since: Instant) {
+        let mut answered = self.shared.tasks.answered.subscribe();
+        let names = |report: &Option<Instant>| report.is_some_and(|made| made > since);
+        if !names(&answered.borrow()) {
+            self.shared.report_now.notify_one();
+        }
+        // An error would mean that the session is over, and `self` keeps it.
+        let _ = answered.wait_for(names).await;
     }
 }

@@ -14,7 +14,6 @@
 //! while a process is stopped.
 
 mod acquire;
-mod held;
 mod leases;
 mod pass;
 mod record;
@@ -28,13 +27,13 @@ mod timing;
 mod watchdog;
 
 pub use acquire::NotGranted;
-pub use held::Interrupted;
-pub use leases::{Connection, Leases, WorkerIdentity};
+pub use leases::{Connection, Leases, Takes, WorkerIdentity};
 pub use pass::Lease;
 pub use settings::LeaseSettings;
 pub use slots::Slot;
 pub use tasks::{Dropped, TaskInHand};
 pub use timing::Timing;
+pub use warren_jobs::lease::Interrupted;
 
 #[cfg(test)]
 mod fake;

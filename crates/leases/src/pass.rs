@@ -5,8 +5,10 @@ use std::{
     time::Instant,
 };
 
+use warren_jobs::lease::Interrupted;
+use warren_messages::wire::{self, SafeBatch};
+
 use crate::{
-    held::Interrupted,
     leases::Shared,
     record::{PassLine, monotonic_ns},
 };
@@ -25,13 +27,15 @@ pub(crate) struct Grant {
     pub(crate) fence: u64,
     pub(crate) model: String,
     pub(crate) memory_bytes: u64,
+    batches: Vec<SafeBatch>,
     /// Starts of the passes that are running.
     started: Mutex<Vec<u64>>,
 }
 
 impl Grant {
-    pub(crate) fn new(lease: String, fence: u64, model: &str, memory_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { lease, fence, model: model.to_owned(), memory_bytes, started: Mutex::default() })
+    pub(crate) fn new(granted: wire::Granted, model: &str, memory_bytes: u64) -> Arc<Self> {
+        let wire::Granted { lease, fence, batches, ttl_ms: _ } = granted;
+        Arc::new(Self { lease, fence, model: model.to_owned(), memory_bytes, batches, started: Mutex::default() })
     }
 }
 
@@ -43,6 +47,11 @@ impl Lease {
     /// Number of the grant: strictly increasing for each device.
     pub fn fence(&self) -> u64 {
         self.grant.fence
+    }
+
+    /// How much of this model's work is known to fit on the device at once.
+    pub fn batches(&self) -> &[SafeBatch] {
+        &self.grant.batches
     }
 
     /// Asks to start a forward pass.

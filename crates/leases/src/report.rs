@@ -25,7 +25,11 @@ impl Shared {
                 .identity
                 .kinds
                 .iter()
-                .map(|(kind, slots)| wire::KindSlots { kind: kind.to_string(), slots: *slots })
+                .map(|takes| wire::KindSlots {
+                    kind: takes.kind.to_string(),
+                    slots: takes.slots.into(),
+                    holds: (*takes.holds.borrow()).into(),
+                })
                 .collect(),
             device: self.device.clone(),
             running: self.tasks.report(),
@@ -33,6 +37,8 @@ impl Shared {
             version: self.identity.version.to_owned(),
             draining: self.stopping.is_cancelled(),
             report: number,
+            trouble: self.trouble(),
+            leaving: self.leaving(),
         }
     }
 }

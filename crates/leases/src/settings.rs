@@ -12,8 +12,15 @@ pub struct LeaseSettings {
     pub coordinators: Vec<String>,
     /// Name of this worker, stable over restarts, e.g. `transcription-1`. Default: service, host and process id.
     pub worker: String,
-    /// Device to compute on: `cpu`, or `cuda:0` with a CUDA build. Default `cpu`.
+    /// Device to compute on: `cpu`, or `cuda:0` with a CUDA build; of several hosts each names its own, as `east/cpu` or
+    /// `east/cuda:0`. Workers that give the same name share a device. Default `cpu`.
     pub device: String,
+    /// Seconds that one forward pass may take. After that it hangs: the worker ends itself, and its tasks go to others.
+    /// It must be longer than the largest model needs on this device. Default 300.
+    pub longest_pass_s: u64,
+    /// Seconds that a task waits for the device in its worker. After that it waits outside, longer each time and never
+    /// over ten minutes, and the worker is free for other work. Default 120.
+    pub wait_s: u64,
     /// File that gets one JSON line for each forward pass (`worker`, `device`, `model`, `fence`, `start_ns`, `end_ns`
     /// on the machine's monotonic clock): evidence that no two workers used a device at once. Default: none.
     pub record: Option<PathBuf>,
@@ -25,6 +32,8 @@ impl Default for LeaseSettings {
             coordinators: vec!["http://127.0.0.1:7071".to_owned()],
             worker: String::new(),
             device: "cpu".to_owned(),
+            longest_pass_s: 300,
+            wait_s: 120,
             record: None,
         }
     }
@@ -42,6 +51,12 @@ impl LeaseSettings {
         for address in &self.coordinators {
             address_of(address).map_err(|reason| format!("leases.coordinators: `{address}`: {reason}"))?;
         }
+        if self.longest_pass_s == 0 {
+            return Err("leases.longest_pass_s: must be at least 1".to_owned());
+        }
+        if self.wait_s == 0 {
+            return Err("leases.wait_s: must be at least 1".to_owned());
+        }
         if self.device.is_empty() {
             return Err("leases.device: is empty; use cpu or cuda:0".to_owned());
         }
@@ -51,7 +66,12 @@ impl LeaseSettings {
     /// True for a device with memory of its own, where models stay until the process ends. The processor's leases share
     /// out its time; what a model fills there is the system's to give.
     pub(crate) fn keeps_memory(&self) -> bool {
-        self.device != "cpu"
+        self.local_device() != "cpu"
+    }
+
+    /// The device by its name on this host.
+    pub fn local_device(&self) -> &str {
+        self.device.rsplit('/').next().unwrap_or_default()
     }
 
     /// The configured name, or one made from service, host and process id.

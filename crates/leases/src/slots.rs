@@ -7,11 +7,12 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+use warren_jobs::lease::Standing;
 use warren_messages::wire;
 
-use crate::{held::Standing, leases::Shared, pass::Grant};
+use crate::{leases::Shared, pass::Grant};
 
 /// How long giving a lease back may take before it is left to expire.
 const GIVE_BACK: Duration = Duration::from_secs(5);
@@ -27,7 +28,15 @@ pub(crate) struct Slots {
 struct Place {
     busy: bool,
     grant: Option<Arc<Grant>>,
-    /// How often the place was freed: an idle timer that was set earlier knows that it is out of date.
+    /// How often the place was freed: what was seen before the last time is out of date.
+    freed: u64,
+    /// Somebody gives the lease back once the place has been idle. One for many tasks: short ones come by the thousand.
+    watched: bool,
+}
+
+/// A free place with a lease.
+struct Idle {
+    lease: String,
     freed: u64,
 }
 
@@ -69,17 +78,31 @@ impl Slots {
         }
     }
 
-    /// Frees a place; returns its count of freeings.
-    fn free(&self, index: u32, grant: Option<Arc<Grant>>) -> u64 {
-        let freed = self.with(|places| {
+    /// Frees a place. True when it has a lease that nobody watches; the caller does, from now on.
+    fn free(&self, index: u32, grant: Option<Arc<Grant>>) -> bool {
+        let unwatched = self.with(|places| {
             let place = &mut places[index as usize];
+            let unwatched = grant.is_some() && !place.watched;
             place.busy = false;
             place.grant = grant;
             place.freed += 1;
-            place.freed
+            place.watched |= unwatched;
+            unwatched
         });
-        self.freed.notify_waiters();
-        freed
+        // One place is for one task. Who waits and goes away passes the word on.
+        self.freed.notify_one();
+        unwatched
+    }
+
+    /// A place that is watched, while it is free and has a lease. `None`: it is not watched any more.
+    fn idle(&self, index: u32) -> Option<Idle> {
+        self.with(|places| {
+            let place = &mut places[index as usize];
+            let idle = place.grant.as_ref().filter(|_| !place.busy);
+            let idle = idle.map(|grant| Idle { lease: grant.lease.clone(), freed: place.freed });
+            place.watched = idle.is_some();
+            idle
+        })
     }
 
     /// Takes the lease out of a place that is still free since its `freed`th freeing; the place is busy then.
@@ -91,6 +114,7 @@ impl Slots {
             }
             let grant = place.grant.take()?;
             place.busy = true;
+            place.watched = false;
             Some(grant)
         })
     }
@@ -143,40 +167,42 @@ impl Drop for Slot {
             return;
         };
         let keep = shared.held().standing(&grant.lease) == Standing::Good && !shared.stopping.is_cancelled();
-        runtime.spawn(async move {
-            if keep {
-                let freed = shared.slots.free(index, Some(grant));
-                wait_while_idle(&shared, index).await;
-                if let Some(grant) = shared.slots.take_idle(index, freed) {
-                    give_back(&shared, &grant).await;
-                    shared.slots.free(index, None);
-                }
-            } else {
-                // Busy until it is given back: asking again earlier would return the same lease.
-                give_back(&shared, &grant).await;
-                shared.slots.free(index, None);
+        if keep {
+            if shared.slots.free(index, Some(grant)) {
+                runtime.spawn(watch(shared, index));
             }
+            return;
+        }
+        runtime.spawn(async move {
+            // Busy until it is given back: asking again earlier would return the same lease.
+            give_back(&shared, &grant).await;
+            shared.slots.free(index, None);
         });
     }
 }
 
-/// Ends after the idle time, or as soon as the coordinator wants the place's lease back.
-async fn wait_while_idle(shared: &Shared, index: u32) {
-    let wanted = async {
-        loop {
-            let changed = shared.leases_changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let lease = shared.slots.with(|places| places[index as usize].grant.as_ref().map(|g| g.lease.clone()));
-            match lease {
-                Some(lease) if shared.held().standing(&lease) == Standing::Good => changed.await,
-                _ => return,
-            }
+/// Gives a place's lease back once the place has been free for the idle time, or as soon as the coordinator wants it.
+async fn watch(shared: Arc<Shared>, index: u32) {
+    let (mut seen, mut until) = (0, Instant::now());
+    loop {
+        let changed = shared.leases_changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        // While a task is there, nobody has to watch; its end begins it anew.
+        let Some(idle) = shared.slots.idle(index) else { return };
+        if idle.freed != seen {
+            (seen, until) = (idle.freed, Instant::now() + shared.timing.idle);
         }
-    };
-    tokio::select! {
-        () = sleep(shared.timing.idle) => {}
-        () = wanted => {}
+        if shared.held().standing(&idle.lease) == Standing::Good && Instant::now() < until {
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = changed => {}
+            }
+        } else if let Some(grant) = shared.slots.take_idle(index, idle.freed) {
+            give_back(&shared, &grant).await;
+            shared.slots.free(index, None);
+            return;
+        }
     }
 }
 

@@ -48,6 +48,7 @@ struct Running {
 struct Progress {
     step: String,
     done_units: f64,
+    turn: wire::Turn,
 }
 
 impl TaskInHand {
@@ -75,6 +76,12 @@ impl TaskInHand {
             drop(progress);
             self.0.tasks.changed.notify_one();
         }
+    }
+
+    /// Tells whether it waits for the worker's slots, or has them to itself; see [`crate::Leases::alone`].
+    pub fn set_turn(&self, turn: wire::Turn) {
+        self.0.running.progress.lock().unwrap_or_else(PoisonError::into_inner).turn = turn;
+        self.0.tasks.changed.notify_one();
     }
 
     /// Tells how many units are done, in the same step. Cheap.
@@ -167,7 +174,7 @@ impl Tasks {
             task: task.to_owned(),
             job: job.to_owned(),
             dispatch,
-            progress: Mutex::new(Progress { step: "start".to_owned(), done_units: 0.0 }),
+            progress: Mutex::new(Progress { step: "start".to_owned(), ..Progress::default() }),
             dropped: CancellationToken::new(),
             stale: AtomicBool::new(false),
             // While the lock is held: a report made later names it.
@@ -192,6 +199,7 @@ impl Tasks {
                     dispatch: running.dispatch,
                     step: progress.step,
                     done_units: progress.done_units,
+                    turn: progress.turn.into(),
                 }
             })
             .collect()

@@ -9,13 +9,15 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use warren_clock::Clock;
 use warren_fault::{Code, Fault};
-use warren_jobs::TaskKind;
+use warren_jobs::{
+    TaskKind,
+    lease::{Breach, Standing},
+};
 use warren_messages::wire::{self, acquire_response::Outcome, coordinator_order::Order};
 
 use crate::{
-    Connection, Dropped, Interrupted, LeaseSettings, Leases, NotGranted, Timing, WorkerIdentity,
+    Connection, Dropped, Interrupted, LeaseSettings, Leases, NotGranted, Takes, Timing, WorkerIdentity,
     fake::{Coordinator, Refused, Table},
-    held::{Breach, Standing},
     slots::Slot,
 };
 
@@ -49,8 +51,8 @@ fn impatient() -> Timing {
 }
 
 fn worker_with(settings: &LeaseSettings, timing: Timing) -> Worker {
-    let identity =
-        WorkerIdentity { service: "transcription", kinds: vec![(TaskKind::Transcribe, 1)], slots: 1, version: "0.0.0" };
+    let kinds = vec![Takes::fixed(TaskKind::Transcribe, 1)];
+    let identity = WorkerIdentity { service: "transcription", kinds, slots: 1, version: "0.0.0" };
     let (sender, breaches) = watch::channel(Vec::new());
     let stopping = CancellationToken::new();
     let on_breach = Box::new(move |breach: &Breach| sender.send_modify(|all| all.push(breach.clone())));
@@ -110,10 +112,12 @@ async fn a_worker_reports_what_it_has_in_hand() {
         (report.worker.as_str(), report.service.as_str(), report.device.as_str()),
         ("w", "transcription", "cpu")
     );
-    assert_eq!(report.takes, [wire::KindSlots { kind: "transcribe".to_owned(), slots: 1 }]);
+    assert_eq!(report.takes, [wire::KindSlots { kind: "transcribe".to_owned(), slots: 1, holds: 1 }]);
     assert_eq!((report.running[0].dispatch, report.running[0].done_units), (3, 7.5));
     drop(task);
-    within(coordinator.reports_next(|report| report.running.is_empty())).await;
+    within(coordinator.reports_next(|report| report.running.is_empty() && report.trouble.is_empty())).await;
+    worker.leases.set_trouble("rabbitmq: ACCESS_REFUSED".to_owned());
+    within(coordinator.reports_next(|report| report.trouble.starts_with("rabbitmq"))).await;
     worker.stopping.cancel();
     within(coordinator.reports_next(|report| report.draining)).await;
 }

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{held::Breach, leases::Shared};
+use warren_jobs::lease::Breach;
+
+use crate::leases::Shared;
 
 /// What happens at a breach. Only tests have another than [`abort`].
 pub(crate) type OnBreach = Box<dyn Fn(&Breach) + Send + Sync>;

@@ -20,7 +20,7 @@ use nix::{
 };
 use warren_child::{Child, Limits};
 
-use crate::{LocalError, Scratch, error::tail, ports};
+use crate::{LocalError, Scratch, error::tail, ports, process::Identity};
 
 const PACKAGE: &str = "postgresql";
 /// Its name inside the cluster; connections from loopback need no password.
@@ -39,11 +39,60 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Cluster {
     server: Child,
-    bin: PathBuf,
+    home: Home,
     port: u16,
+    durability: Durability,
     databases: AtomicU32,
     /// Declared last: removed after the server is gone.
     _folder: Scratch,
+}
+
+/// Where a cluster's files are and who runs its programs.
+#[derive(Debug)]
+struct Home {
+    bin: PathBuf,
+    folder: PathBuf,
+    owner: Option<User>,
+}
+
+impl Home {
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn command(&self, program: &str) -> Result<Command, LocalError> {
+        let log = self.log();
+        let output = fs::OpenOptions::new().append(true).create(true).open(&log);
+        let output = output.map_err(LocalError::io(format!("write {}", log.display())))?;
+        let copy = output.try_clone().map_err(LocalError::io("share PostgreSQL's log"))?;
+        let mut command = Command::new(self.bin.join(program));
+        command.current_dir(&self.folder).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        command.stdout(output).stderr(copy);
+        if let Some(user) = &self.owner {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        Ok(command)
+    }
+
+    fn serve(&self, port: u16, durability: Durability) -> Result<Child, LocalError> {
+        let mut server = self.command("postgres")?;
+        server.arg("-D").arg(self.data()).args(["-p", &port.to_string()]);
+        let fsync = if durability == Durability::Safe { "fsync=on" } else { "fsync=off" };
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "shared_buffers=32MB",
+            "max_connections=200",
+            fsync,
+        ] {
+            server.args(["-c", setting]);
+        }
+        warren_child::spawn(server, Limits::NONE).map_err(LocalError::io("start postgres"))
+    }
 }
 
 impl Cluster {
@@ -63,42 +112,31 @@ impl Cluster {
                 user.name
             )))?;
         }
-        let data = folder.path().join("data");
-        let log = folder.path().join("log");
-        let command = |program: &str| -> Result<Command, LocalError> {
-            let output = fs::OpenOptions::new().append(true).create(true).open(&log);
-            let output = output.map_err(LocalError::io(format!("write {}", log.display())))?;
-            let copy = output.try_clone().map_err(LocalError::io("share PostgreSQL's log"))?;
-            let mut command = Command::new(bin.join(program));
-            command.current_dir(folder.path()).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-            command.stdout(output).stderr(copy);
-            if let Some(user) = &owner {
-                command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-            }
-            Ok(command)
-        };
-
-        let mut initdb = command("initdb")?;
-        initdb.arg("-D").arg(&data).args(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        run(initdb, "initdb", &log)?;
+        let home = Home { bin, folder: folder.path().to_owned(), owner };
+        let mut initdb = home.command("initdb")?;
+        initdb.arg("-D").arg(home.data());
+        initdb.args(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        run(initdb, "initdb", &home.log())?;
 
         let port = ports::free(1).map_err(LocalError::io("find a free port"))?[0];
-        let mut server = command("postgres")?;
-        server.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        let fsync = if durability == Durability::Safe { "fsync=on" } else { "fsync=off" };
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "shared_buffers=32MB",
-            "max_connections=200",
-            fsync,
-        ] {
-            server.args(["-c", setting]);
-        }
-        let server = warren_child::spawn(server, Limits::NONE).map_err(LocalError::io("start postgres"))?;
-        let mut cluster = Self { server, bin, port, databases: AtomicU32::new(0), _folder: folder };
-        cluster.wait_ready(&log)?;
+        let server = home.serve(port, durability)?;
+        let mut cluster = Self { server, home, port, durability, databases: AtomicU32::new(0), _folder: folder };
+        cluster.wait_ready()?;
         Ok(cluster)
+    }
+
+    /// Kills the server and all its processes at once, as a crash of the machine would, and starts it again; waits until
+    /// it has recovered and accepts connections.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn crash(&mut self) -> Result<(), LocalError> {
+        // Each of its processes leads a group of its own, and a new server waits for the last of them.
+        let processes = Identity::children_of(self.server.id());
+        self.server.kill().map_err(LocalError::io("kill postgres"))?;
+        processes.into_iter().for_each(Identity::kill);
+        self.server = self.home.serve(self.port, self.durability)?;
+        self.wait_ready()
     }
 
     /// Makes an empty database and returns its URL, `postgres://warren@127.0.0.1:port/name`.
@@ -107,7 +145,7 @@ impl Cluster {
     /// When the cluster refuses.
     pub fn create_database(&self) -> Result<String, LocalError> {
         let name = format!("test_{}_{}", std::process::id(), self.databases.fetch_add(1, Ordering::Relaxed));
-        let output = Command::new(self.bin.join("createdb"))
+        let output = Command::new(self.home.bin.join("createdb"))
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, &name])
             .env_remove("PGPASSWORD")
             .stdin(Stdio::null())
@@ -125,7 +163,7 @@ impl Cluster {
         self.server.id()
     }
 
-    fn wait_ready(&mut self, log: &Path) -> Result<(), LocalError> {
+    fn wait_ready(&mut self) -> Result<(), LocalError> {
         let start = Instant::now();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         loop {
@@ -144,13 +182,13 @@ impl Cluster {
             };
             return Err(LocalError::NotReady {
                 part: "postgresql",
-                why: format!("{why}; its log:\n{}", tail(log, 20)),
+                why: format!("{why}; its log:\n{}", tail(&self.home.log(), 20)),
             });
         }
     }
 
     fn accepts(&self) -> bool {
-        Command::new(self.bin.join("pg_isready"))
+        Command::new(self.home.bin.join("pg_isready"))
             .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .status()
             .is_ok_and(|status| status.success())
@@ -222,7 +260,6 @@ pub fn for_tests() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Identity;
 
     #[test]
     fn databases_are_separate_and_the_server_stops_with_its_handle() {
@@ -230,12 +267,24 @@ mod tests {
         let (one, two) = (cluster.create_database().unwrap(), cluster.create_database().unwrap());
         assert_ne!(one, two);
         let server = Identity::of(cluster.pid()).unwrap();
-        let answer = Command::new(cluster.bin.join("psql")).args([&one, "-Atc", "SHOW fsync"]).output().unwrap();
+        let answer = Command::new(cluster.home.bin.join("psql")).args([&one, "-Atc", "SHOW fsync"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "on");
-        let folder = cluster._folder.path().to_owned();
+        let folder = cluster.home.folder.clone();
         drop(cluster);
         assert!(!server.alive());
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_was_committed_outlives_a_crash() {
+        let mut cluster = Cluster::start(Durability::Safe).unwrap();
+        let (url, server) = (cluster.create_database().unwrap(), Identity::of(cluster.pid()).unwrap());
+        let psql =
+            |sql: &str| Command::new(installed().unwrap().join("psql")).args([&url, "-Atc", sql]).output().unwrap();
+        assert!(psql("CREATE TABLE kept (number INT); INSERT INTO kept VALUES (7)").status.success());
+        cluster.crash().unwrap();
+        assert!(!server.alive());
+        assert_eq!(String::from_utf8_lossy(&psql("SELECT number FROM kept").stdout).trim(), "7");
     }
 
     #[test]

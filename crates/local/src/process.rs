@@ -32,6 +32,18 @@ impl Identity {
         (state != "Z" && state != "X").then_some(Self { pid, start_ticks })
     }
 
+    /// The processes that `parent` started and that still run.
+    pub fn children_of(parent: u32) -> Vec<Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_child = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+            fields.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+        };
+        pids.filter(is_child).filter_map(Self::of).collect()
+    }
+
     /// This process.
     pub fn me() -> Option<Self> {
         Self::of(std::process::id())
@@ -128,6 +140,14 @@ mod tests {
         assert!(identity.alive());
         assert!(identity.terminate(Duration::from_secs(10)));
         assert!(!identity.alive());
+    }
+
+    #[test]
+    fn children_are_found() {
+        let (child, identity) = sleeper();
+        assert!(Identity::children_of(std::process::id()).contains(&identity));
+        drop(child);
+        assert!(!Identity::children_of(std::process::id()).contains(&identity));
     }
 
     #[test]

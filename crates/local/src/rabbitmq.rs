@@ -16,12 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use files::server_script;
 use serde::{Deserialize, Serialize};
 pub use shared::{TestBroker, for_tests};
 use warren_child::{Child, Limits};
 
 use crate::{LocalError, error::tail, http, ports, random_hex};
 
+/// Environment variable that names the start script of another RabbitMQ than the system's, e.g.
+/// `/opt/rabbitmq/sbin/rabbitmq-server`. Its other programs are beside it.
+pub const SERVER: &str = "WARREN_RABBITMQ_SERVER";
 /// The package to install when the server is missing.
 const PACKAGE: &str = "rabbitmq-server";
 

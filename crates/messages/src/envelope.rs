@@ -9,7 +9,7 @@ use warren_jobs::TaskKind;
 
 use crate::{
     ids::{JobId, TaskId},
-    wire,
+    replay, wire, wrong_time,
 };
 
 /// The content type of every body.
@@ -25,6 +25,8 @@ pub mod headers {
     pub const DISPATCH: &str = "x-warren-dispatch";
     /// Attempts spent so far.
     pub const ATTEMPT: &str = "x-warren-attempt";
+    /// Stays on the retry ladder since then that spent none.
+    pub const WAITS: &str = "x-warren-waits";
     /// Unix milliseconds of the first publish.
     pub const FIRST_TS: &str = "x-warren-first-ts";
     /// Error code of the last failure.
@@ -45,11 +47,12 @@ pub mod headers {
     pub const TRACEPARENT: &str = "traceparent";
 
     /// What survives a publish.
-    pub const KEPT: [&str; 13] = [
+    pub const KEPT: [&str; 14] = [
         TASK,
         JOB,
         DISPATCH,
         ATTEMPT,
+        WAITS,
         FIRST_TS,
         ERR_CLASS,
         ERR_CAUSE,
@@ -139,6 +142,7 @@ impl Message for wire::Task {
         if self.dispatch == 0 {
             return Err("`dispatch`: must be at least 1".to_owned());
         }
+        right("deadline", wrong_time(self.deadline.as_ref()))?;
         match &self.work {
             None => Err("one of `prepare`, `transcribe`, `embed` is required".to_owned()),
             Some(wire::task::Work::Prepare(work)) if work.media_key.is_empty() => {
@@ -205,11 +209,36 @@ impl Message for wire::TaskReport {
     fn check(&self) -> Result<(), String> {
         valid::<TaskId>("task", &self.task)?;
         valid::<JobId>("job", &self.job)?;
-        if self.report.is_none() {
-            return Err("`report`: one of its fields is required".to_owned());
+        finite("busySeconds", self.busy_seconds)?;
+        finite("inferenceSeconds", self.inference_seconds)?;
+        match &self.report {
+            None => Err("`report`: one of its fields is required".to_owned()),
+            Some(wire::task_report::Report::PreparedAll(all)) => {
+                finite("preparedAll.damagedAt", all.damaged_at.unwrap_or(0.0))
+            }
+            Some(wire::task_report::Report::Retry(retry)) => right("retry.until", wrong_time(retry.until.as_ref())),
+            Some(wire::task_report::Report::Transcribed(transcribed)) => check_segments(&transcribed.segments),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
+}
+
+fn check_segments(segments: &[wire::TranscribedSegment]) -> Result<(), String> {
+    let numbers = |segment: &wire::TranscribedSegment| {
+        let wire::TranscribedSegment { start, end, avg_logprob, no_speech_prob, .. } = *segment;
+        [("start", start), ("end", end), ("avgLogprob", avg_logprob.into()), ("noSpeechProb", no_speech_prob.into())]
+    };
+    for (index, segment) in segments.iter().enumerate() {
+        for (field, number) in numbers(segment) {
+            finite(&format!("transcribed.segments[{index}].{field}"), number)?;
+        }
+    }
+    Ok(())
+}
+
+/// JSON has no other numbers: what is read as text, such as `"NaN"`, could not be sent on.
+fn finite(field: &str, number: f64) -> Result<(), String> {
+    if number.is_finite() { Ok(()) } else { Err(format!("`{field}`: must be a finite number, is {number}")) }
 }
 
 impl Message for wire::Command {
@@ -221,24 +250,80 @@ impl Message for wire::Command {
 
     fn check(&self) -> Result<(), String> {
         match &self.command {
-            None => Err("one of `submitted`, `cancel`, `replay` is required".to_owned()),
+            None => {
+                Err("one of `submitted`, `cancel`, `replay`, `discard`, `putBack`, `delete`, `operate` is required"
+                    .to_owned())
+            }
             Some(wire::command::Command::Submitted(command)) => valid::<JobId>("submitted.job", &command.job),
             Some(wire::command::Command::Cancel(command)) => valid::<JobId>("cancel.job", &command.job),
-            Some(wire::command::Command::Replay(command)) if command.letters.is_empty() => {
+            Some(wire::command::Command::Delete(command)) => valid::<JobId>("delete.job", &command.job),
+            Some(wire::command::Command::Replay(command))
+                if command.letters.is_empty() && command.edited_body.is_empty() =>
+            {
                 Err("`replay.letters`: is empty".to_owned())
             }
-            Some(wire::command::Command::Replay(_)) => Ok(()),
+            Some(wire::command::Command::Replay(command)) => right("replay.rate", replay::wrong_rate(command.rate)),
+            Some(wire::command::Command::Discard(command)) if command.letters.is_empty() => {
+                Err("`discard.letters`: is empty".to_owned())
+            }
+            Some(wire::command::Command::PutBack(command)) => match &command.letter {
+                Some(letter) => check_letter(letter),
+                None => Err("`putBack.letter`: is required".to_owned()),
+            },
+            Some(wire::command::Command::Discard(_)) => Ok(()),
+            Some(wire::command::Command::Operate(command)) => command.check(),
         }
     }
 }
 
+fn check_letter(letter: &wire::DeadLetter) -> Result<(), String> {
+    valid::<Uuid>("putBack.letter.id", &letter.id)?;
+    right("putBack.letter.firstSeen", wrong_time(letter.first_seen.as_ref()))?;
+    right("putBack.letter.lastSeen", wrong_time(letter.last_seen.as_ref()))?;
+    letter.history.iter().try_for_each(|event| right("putBack.letter.history.at", wrong_time(event.at.as_ref())))
+}
+
+fn right(field: &str, wrong: Option<impl std::fmt::Display>) -> Result<(), String> {
+    match wrong {
+        None => Ok(()),
+        Some(problem) => Err(format!("`{field}`: {problem}")),
+    }
+}
+
 impl wire::Command {
-    /// The job that it is about; `None` for a replay.
+    /// The job that it is about; `None` when it is about dead letters, or about more than one job.
     pub fn job(&self) -> Option<&str> {
         match &self.command {
             Some(wire::command::Command::Submitted(command)) => Some(&command.job),
             Some(wire::command::Command::Cancel(command)) => Some(&command.job),
-            Some(wire::command::Command::Replay(_)) | None => None,
+            Some(wire::command::Command::Delete(command)) => Some(&command.job),
+            Some(
+                wire::command::Command::Replay(_)
+                | wire::command::Command::Discard(_)
+                | wire::command::Command::PutBack(_)
+                | wire::command::Command::Operate(_),
+            )
+            | None => None,
+        }
+    }
+}
+
+impl wire::Operate {
+    fn check(&self) -> Result<(), String> {
+        use wire::operate::Deed;
+        if self.request.is_empty() {
+            return Err("`operate.request`: is empty".to_owned());
+        }
+        let kind = |field: &str, kind: &str| {
+            kind.parse::<TaskKind>().map(|_| ()).map_err(|error| format!("`operate.{field}.kind`: {error}"))
+        };
+        match &self.deed {
+            None => Err("`operate`: one of `pause`, `purge`, `recover`, `fail_stale` is required".to_owned()),
+            Some(Deed::Pause(pause)) => kind("pause", &pause.kind),
+            Some(Deed::Purge(purge)) => kind("purge", &purge.kind),
+            Some(Deed::Recover(recover)) if recover.job.is_empty() => Ok(()),
+            Some(Deed::Recover(recover)) => valid::<JobId>("operate.recover.job", &recover.job),
+            Some(Deed::FailStale(_)) => Ok(()),
         }
     }
 }
@@ -265,6 +350,7 @@ mod tests {
                 media_key: "media/1".to_owned(),
                 media_name: "talk.mp3".to_owned(),
                 size_bytes: 9,
+                ..Default::default()
             })),
         }
     }
@@ -310,6 +396,26 @@ mod tests {
         }
         let wrong = decode::<wire::Task>(Some("warren.v1.Command"), b"{}").expect_err("wrong type");
         assert!(wrong.message.contains("warren.v1.Command"), "{wrong}");
+    }
+
+    #[test]
+    fn numbers_that_json_cannot_carry_are_refused() {
+        let report = |report: &str| {
+            let head = r#""task":"task_00000000-0000-0000-0000-000000000001""#;
+            let body = format!(r#"{{{head},"job":"job_00000000-0000-0000-0000-000000000001",{report}}}"#);
+            decode::<wire::TaskReport>(None, body.as_bytes()).expect_err("no number").message
+        };
+        let segment = report(r#""transcribed":{"segments":[{},{"end":"NaN"}]}"#);
+        assert!(segment.contains("`transcribed.segments[1].end`"), "{segment}");
+        let damage = report(r#""preparedAll":{"damagedAt":"Infinity"}"#);
+        assert!(damage.contains("`preparedAll.damagedAt`"), "{damage}");
+        let seconds = report(r#""preparedAll":{},"busySeconds":"-Infinity""#);
+        assert!(seconds.contains("`busySeconds`"), "{seconds}");
+        for rate in [r#""Infinity""#, r#""NaN""#, "-1", "1e300"] {
+            let body = format!(r#"{{"replay":{{"letters":["a"],"rate":{rate}}}}}"#);
+            let rate = decode::<wire::Command>(None, body.as_bytes()).expect_err("no rate").message;
+            assert!(rate.contains("`replay.rate`"), "{rate}");
+        }
     }
 
     #[test]

@@ -4,15 +4,17 @@
 //! - [`ids`]: `job_…`, `task_…`, `media_…` and their UUIDs.
 //! - [`routes`]: which message type travels on which queue; the only string literals that name one.
 //! - [`envelope`]: message type + body + headers, and decoding with an error that names what is wrong.
+//! - [`edits`]: what an operator changed in a body.
 //! - [`replay`]: what a dead letter holds, and whether sending it again makes sense.
 
+pub mod edits;
 pub mod envelope;
 pub mod ids;
 pub mod replay;
 pub mod routes;
 mod times;
 
-pub use times::{from_millis, to_millis};
+pub use times::{from_millis, to_millis, wrong_time};
 
 /// Types generated from `proto/warren/v1`.
 #[allow(

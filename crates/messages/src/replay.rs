@@ -12,12 +12,24 @@ use crate::{
     wire::{Command, Task, TaskReport},
 };
 
-/// Consumer of replays in the inbox.
-pub const CONSUMER: &str = "replays";
+/// The actor of a replay that somebody began by moving a letter in RabbitMQ's page.
+pub const BY_HAND: &str = "by hand";
+/// Most letters that one request replays or discards.
+pub const MOST: usize = 1_000;
+
+/// Letters a second that a rate may name; 0 is as fast as it goes.
+const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
+
+/// What is wrong with a rate of so many letters a second; `None`: nothing.
+pub fn wrong_rate(rate: f64) -> Option<String> {
+    let (least, most) = (RATES.start(), RATES.end());
+    let fits = rate == 0.0 || RATES.contains(&rate);
+    (!fits).then(|| format!("must be {least} to {most} letters a second, is {rate}"))
+}
 
 const GONE_OUT: &str = "its task has gone out again since";
 
-/// What the inbox calls a caller's request to replay letters.
+/// What the store calls a caller's request to replay letters.
 pub fn request(caller: &str, request_id: &str) -> String {
     format!("{caller} {request_id}")
 }
@@ -42,7 +54,7 @@ pub enum Content {
     /// Of `warren.result`.
     Report(TaskReport),
     /// Of `warren.job`.
-    Command(Command),
+    Command(Box<Command>),
 }
 
 impl Content {
@@ -62,7 +74,7 @@ impl Content {
             };
         }
         if queue == COMMANDS.queue {
-            return decode(None, body).map(Self::Command);
+            return decode(None, body).map(|command| Self::Command(Box::new(command)));
         }
         if queue == REPORTS.queue {
             return decode(None, body).map(Self::Report);
@@ -78,6 +90,30 @@ impl Content {
             Self::Command(_) => return None,
         };
         id.parse::<TaskId>().ok().map(|id| id.0)
+    }
+
+    /// Keys of the objects without which it comes to nothing.
+    pub fn inputs(&self) -> Vec<&str> {
+        use crate::wire::{embed_task::Input, embedded::Vectors, task::Work, task_report::Report};
+        match self {
+            Self::Task(_, task) => match &task.work {
+                Some(Work::Prepare(work)) => vec![&work.media_key],
+                Some(Work::Transcribe(work)) => vec![&work.pcm_key],
+                Some(Work::Embed(work)) => match &work.input {
+                    Some(Input::Lines(lines)) => vec![&lines.key],
+                    Some(Input::Texts(_)) | None => Vec::new(),
+                },
+                None => Vec::new(),
+            },
+            Self::Report(report) => match &report.report {
+                Some(Report::Embedded(embedded)) => match &embedded.vectors {
+                    Some(Vectors::Object(object)) => vec![&object.key],
+                    Some(Vectors::Inline(_)) | None => Vec::new(),
+                },
+                _ => Vec::new(),
+            },
+            Self::Command(_) => Vec::new(),
+        }
     }
 
     /// It is a report after which nothing more comes of its task.
@@ -157,6 +193,12 @@ mod tests {
             [part, report(), task(), command()].map(|content| content.ends_its_task()),
             [false, true, false, false]
         );
+    }
+
+    #[test]
+    fn the_input_of_work_is_named() {
+        assert_eq!(task().inputs(), [format!("media/{ID}")]);
+        assert!(report().inputs().is_empty() && command().inputs().is_empty());
     }
 
     #[test]

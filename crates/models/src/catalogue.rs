@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use warren_drills::StandIn;
 
 use crate::{ModelError, Source};
 
@@ -17,6 +18,9 @@ const BUILTIN: &str = include_str!("../catalogue.toml");
 pub struct Catalogue {
     #[serde(rename = "model")]
     models: Vec<Model>,
+    /// Models without files, which exist in builds for tests alone. Found by their names and never listed.
+    #[serde(skip)]
+    stand_ins: Vec<Model>,
 }
 
 /// One model: what it can do and where it comes from. The fields are explained at the head of `catalogue.toml`.
@@ -103,7 +107,8 @@ pub enum Pooling {
 impl Catalogue {
     /// The catalogue that Warren ships with.
     pub fn builtin() -> Self {
-        Self::parse(BUILTIN).expect("a test parses the catalogue that is compiled in")
+        let catalogue = Self::parse(BUILTIN).expect("a test parses the catalogue that is compiled in");
+        Self { stand_ins: StandIn::all().map(Model::stand_in).collect(), ..catalogue }
     }
 
     /// Reads a catalogue in the form of `catalogue.toml`.
@@ -129,7 +134,8 @@ impl Catalogue {
     /// # Errors
     /// [`ModelError::Unknown`] lists the names there are.
     pub fn get(&self, name: &str) -> Result<&Model, ModelError> {
-        let found = self.models.iter().find(|model| model.names().any(|own| own.eq_ignore_ascii_case(name)));
+        let mut all = self.models.iter().chain(&self.stand_ins);
+        let found = all.find(|model| model.names().any(|own| own.eq_ignore_ascii_case(name)));
         found.ok_or_else(|| {
             let known: Vec<_> = self.models.iter().map(|model| model.name.as_str()).collect();
             ModelError::Unknown { name: name.chars().take(120).collect(), known: known.join(", ") }
@@ -145,6 +151,22 @@ impl Catalogue {
 impl Model {
     fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
+    }
+
+    /// Makes vectors, needs no files and next to no memory.
+    fn stand_in((name, model): (String, StandIn)) -> Self {
+        Self {
+            name,
+            aliases: Vec::new(),
+            family: Family::Bert,
+            licence: String::new(),
+            disk_bytes: 0,
+            memory_bytes: 1 << 20,
+            languages: Languages::Multilingual,
+            translate: false,
+            embedding: Some(Embedding { dims: model.dimensions(), max_tokens: 256, pooling: Pooling::Mean }),
+            sources: Vec::new(),
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -179,6 +201,13 @@ mod tests {
         for family in [Family::Whisper, Family::Bert] {
             assert_eq!(catalogue.get(family.usual()).expect("usual").family, family);
         }
+    }
+
+    #[test]
+    fn stand_ins_are_found_in_builds_for_tests_and_never_listed() {
+        let catalogue = Catalogue::builtin();
+        assert_eq!(catalogue.get("drill-20").is_ok(), warren_drills::ARMED);
+        assert!(catalogue.models().iter().all(|model| StandIn::named(&model.name).is_none()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod pull;
 mod safetensors;
 mod settings;
 mod sources;
+pub mod testing;
 mod verified;
 
 pub use cache::{Cache, ModelDir, Status};

@@ -36,6 +36,11 @@ impl Relay {
         Self { name: name.into(), wake: Arc::new(Notify::new()) }
     }
 
+    /// What its rows carry.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The row that will publish `message` on `route`.
     pub fn row<M: Message>(&self, route: Route<M>, message_id: Uuid, message: &M) -> NewOutbox {
         let envelope = Envelope::new(message_id, message);
@@ -126,6 +131,7 @@ async fn publish(
     }
     let outgoing: Vec<_> = rows.iter().map(outgoing).collect();
     let outcomes = broker.publish_many(&outgoing).await;
+    warren_drills::passing("relay.published");
     let mut sent = Vec::with_capacity(rows.len());
     let mut away = None;
     for (row, outcome) in rows.iter().zip(outcomes) {
@@ -143,6 +149,7 @@ async fn publish(
     }
     if !sent.is_empty() {
         mark(store, &sent).await.map_err(|error| error.to_string())?;
+        warren_drills::passing("relay.marked");
     }
     away.map_or(Ok(sent.len()), Err)
 }

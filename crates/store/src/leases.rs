@@ -25,6 +25,8 @@ pub struct Lease {
     pub boot: String,
     /// Its slot.
     pub slot: i64,
+    /// The wait of the slot that the lease ended.
+    pub wait: i64,
     /// Higher than every earlier lease's of the device.
     pub fence: i64,
     /// `granted` or `draining`.
@@ -70,6 +72,7 @@ impl Tx {
             worker: sql::text(&lease.worker),
             boot: sql::text(&lease.boot),
             slot: lease.slot,
+            wait: lease.wait,
             fence: lease.fence,
             state: lease.state.clone(),
             memory_bytes: lease.memory_bytes,
@@ -126,6 +129,7 @@ impl Reads<'_> {
                 worker: row.worker,
                 boot: row.boot,
                 slot: row.slot,
+                wait: row.wait,
                 fence: row.fence,
                 state: row.state,
                 memory_bytes: row.memory_bytes,

@@ -8,6 +8,16 @@ use warren_clock::UnixMillis;
 use crate::{Reads, StoreError, Tx, sql};
 
 impl Reads<'_> {
+    /// Of these ids of jobs, those that are still there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn known_jobs(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let text = format!("SELECT id FROM job WHERE {}", sql::is_one_of(self.backend, "id", 1));
+        let rows: Vec<sql::OneId> = self.all(text, [sql::ids(ids)]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// Of these ids of jobs and tasks, those whose objects are still needed: their job is open, has a dead task, which
     /// may be replayed, or failed because the command to plan it died, which may be replayed as well.
     ///
@@ -17,7 +27,8 @@ impl Reads<'_> {
         let needed = "(job.state IN ('queued', 'running')
              OR EXISTS (SELECT 1 FROM task AS other WHERE other.job_id = job.id AND other.state = 'dead')
              OR (job.state = 'failed' AND EXISTS (SELECT 1 FROM dead_letter AS letter
-                 WHERE letter.job_id = job.id AND letter.task_id IS NULL AND letter.state = 'dead')))";
+                 WHERE letter.job_id = job.id AND letter.task_id IS NULL
+                 AND letter.state IN ('dead', 'parked', 'purged'))))";
         let text = format!(
             "SELECT job.id AS id FROM job WHERE {} AND {needed}
              UNION ALL

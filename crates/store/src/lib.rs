@@ -6,6 +6,7 @@
 //! trying again after [`StoreError::Busy`], to the caller. Nothing here decides what runs where.
 
 mod audit;
+mod batches;
 mod connect;
 mod entity;
 mod error;
@@ -13,30 +14,44 @@ mod inbox;
 mod jobs;
 mod leader;
 mod leases;
+mod ledger;
 mod leftovers;
 mod letters;
 mod media;
 pub mod migrate;
 mod outbox;
+mod pauses;
+mod replays;
 mod results;
 mod search;
 mod settings;
 mod sql;
 mod store;
 mod tasks;
+mod ticks;
 mod workers;
 
 pub use audit::AuditEntry;
+pub use batches::SafeBatch;
 pub use error::StoreError;
-pub use jobs::{EventLevel, Heartbeat, Job, JobEvent, JobFilter, NewEvent, NewJob, PageKey, SubmitRequest, Submitted};
+pub use jobs::{
+    EventLevel, Failures, Heartbeat, Job, JobEvent, JobFilter, JobLimits, NewEvent, NewJob, PageKey, SubmitRequest,
+    Submitted, Waiting,
+};
 pub use leader::{Leader, Term};
 pub use leases::{Device, Lease};
-pub use letters::{DeadLetter, LetterFilter, LetterPage, LetterState, NewLetter};
+pub use ledger::{Discrepancy, Ledger};
+pub use letters::{
+    DeadLetter, LetterCount, LetterFilter, LetterGroup, LetterPage, LetterState, NewLetter, PARKED_AFTER, PutBack,
+};
 pub use media::Media;
 pub use outbox::{Destination, NewOutbox, OutboxRow};
+pub use pauses::Pause;
+pub use replays::{NewReplay, Replay, ReplayCounts, ReplayLetter, ReplayLetterState, ReplayState};
 pub use results::{EmbeddingRow, Segment};
 pub use search::{ArchiveStats, Hit, NewPassage, Passage, SearchIndex};
 pub use settings::StoreSettings;
 pub use store::{Reads, Store, Tx};
 pub use tasks::{Finish, Finished, NewTask, OpenTasks, QueueStats, Task, Want};
-pub use workers::Worker;
+pub use ticks::Tick;
+pub use workers::{LastError, Worker};

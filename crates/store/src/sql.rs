@@ -65,7 +65,12 @@ pub(crate) fn ids<'i>(ids: impl IntoIterator<Item = &'i Uuid>) -> Value {
 
 /// `id IN (…)` for the ids in parameter number `parameter`.
 pub(crate) fn is_one_of(backend: DbBackend, column: &str, parameter: u32) -> String {
-    format!("{column} IN (SELECT id FROM {})", table(backend, parameter, &[Column::Id("id")]))
+    let ids = format!("SELECT id FROM {}", table(backend, parameter, &[Column::Id("id")]));
+    match backend {
+        DbBackend::Sqlite => format!("{column} IN ({ids})"),
+        // A join would be planned for a hundred ids, whatever their number, and read the whole table for one job.
+        _ => format!("{column} = ANY(ARRAY({ids}))"),
+    }
 }
 
 /// A UUID inside a list.

@@ -6,6 +6,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbBackend, FromQueryResult,
     SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use warren_clock::{Clock, UnixMillis};
 
 use crate::{
@@ -27,6 +28,8 @@ pub struct Store {
     backend: DbBackend,
     clock: Clock,
     archive: Arc<SearchIndex>,
+    /// Held by the one transaction that writes as the leader.
+    leading: Arc<Mutex<()>>,
 }
 
 /// One write transaction. Dropped without a commit, it changes nothing.
@@ -35,6 +38,8 @@ pub struct Tx {
     pub(crate) inner: Arc<DatabaseTransaction>,
     pub(crate) backend: DbBackend,
     pub(crate) clock: Clock,
+    /// Let go of when it has ended.
+    leading: Option<OwnedMutexGuard<()>>,
 }
 
 /// The reading methods, on the reader pool or inside a transaction.
@@ -61,7 +66,7 @@ impl Store {
             _ => readers.clone(),
         };
         let archive = Arc::new(SearchIndex::new(readers.clone(), backend, clock.clone()));
-        Ok(Self { readers, writer, backend, clock, archive })
+        Ok(Self { readers, writer, backend, clock, archive, leading: Arc::default() })
     }
 
     /// Reads, each statement for itself.
@@ -129,10 +134,15 @@ impl Store {
 
     /// Like [`Store::begin`], for the leader: nobody else can begin a term until the transaction ends.
     ///
+    /// The leader's transactions come one after the other. What one of them reads of jobs and tasks, and decides from, no
+    /// other changes before it has written: PostgreSQL would let two of them each see the other's task still open, and
+    /// neither end the job. Call it only once nothing slow is left to be waited for.
+    ///
     /// # Errors
     /// [`StoreError::TermLost`] when another coordinator leads or none does; otherwise as [`Store::begin`].
     pub async fn begin_as_leader(&self, term: Term) -> Result<Tx, StoreError> {
-        let tx = self.begin().await?;
+        let leading = self.leading.clone().lock_owned().await;
+        let tx = Tx { leading: Some(leading), ..self.begin().await? };
         tx.hold_term(term).await?;
         Ok(tx)
     }
@@ -171,8 +181,12 @@ impl Store {
             sqlite_transaction_mode: (self.backend == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let inner = self.writer.begin_with_options(options).await?;
-        Ok(Tx { inner: Arc::new(inner), backend: self.backend, clock: self.clock.clone() })
+        // On a task of its own: a caller that goes away while the database is slow to answer BEGIN would leave a connection
+        // to others on which a transaction has begun.
+        let writer = self.writer.clone();
+        let begun = tokio::spawn(async move { writer.begin_with_options(options).await }).await;
+        let inner = begun.map_err(|_| StoreError::Unavailable { reason: "the process is ending".to_owned() })??;
+        Ok(Tx { inner: Arc::new(inner), backend: self.backend, clock: self.clock.clone(), leading: None })
     }
 }
 
@@ -182,6 +196,7 @@ impl Tx {
     /// # Errors
     /// Why they are not; after a lost connection it is not known whether they are.
     pub async fn commit(self) -> Result<(), StoreError> {
+        let _until_then = self.leading;
         let inner = Arc::into_inner(self.inner).ok_or_else(StoreError::kept_transaction)?;
         Ok(inner.commit().await?)
     }

@@ -27,6 +27,19 @@ pub struct Worker {
     pub heartbeat: UnixMillis,
     /// What it runs, as JSON.
     pub running: String,
+    /// Why it takes no work, by its own words; empty when it does.
+    pub trouble: String,
+    /// The last time that something went wrong in its hands; kept by [`Tx::worker_error`] alone.
+    pub last_error: Option<LastError>,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    /// For people, with the code and the task.
+    pub message: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 impl Tx {
@@ -48,13 +61,17 @@ impl Tx {
             Text("state"),
             Int("heartbeat_ms"),
             Text("running"),
+            Text("trouble"),
         ];
         let text = format!(
-            "INSERT INTO worker (id, boot, service, kinds, slots, version, state, heartbeat_ms, running)
-             SELECT v.id, v.boot, v.service, v.kinds, v.slots, v.version, v.state, v.heartbeat_ms, v.running FROM {}
+            "INSERT INTO worker (id, boot, service, kinds, slots, version, state, heartbeat_ms, running,
+                 trouble)
+             SELECT v.id, v.boot, v.service, v.kinds, v.slots, v.version, v.state, v.heartbeat_ms, v.running, v.trouble
+             FROM {}
              WHERE true ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, service = excluded.service,
                  kinds = excluded.kinds, slots = excluded.slots, version = excluded.version, state = excluded.state,
-                 heartbeat_ms = excluded.heartbeat_ms, running = excluded.running",
+                 heartbeat_ms = excluded.heartbeat_ms, running = excluded.running,
+                 trouble = excluded.trouble",
             sql::table(self.backend, 1, &columns)
         );
         let list = sql::list(newest.values().map(|worker| {
@@ -65,9 +82,20 @@ impl Tx {
                 "kinds": kinds.join(" "), "slots": slots, "version": sql::text(&worker.version),
                 "state": if worker.live { "live" } else { "lost" },
                 "heartbeat_ms": worker.heartbeat.0, "running": sql::text(&worker.running),
+                "trouble": sql::text(&worker.trouble),
             })
         }));
         self.execute(text, [list]).await?;
+        Ok(())
+    }
+
+    /// Notes that something went wrong in a worker's hands. Unknown workers are ignored.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn worker_error(&self, id: &str, message: &str) -> Result<(), StoreError> {
+        let text = "UPDATE worker SET last_error = $2, last_error_ms = $3 WHERE id = $1";
+        self.execute(text, [sql::text(id).into(), sql::text(message).into(), self.now().0.into()]).await?;
         Ok(())
     }
 
@@ -136,6 +164,11 @@ fn read(rows: Vec<worker::Model>) -> Result<Vec<Worker>, StoreError> {
                 live: row.state == "live",
                 heartbeat: UnixMillis(row.heartbeat_ms),
                 running: row.running,
+                trouble: row.trouble,
+                last_error: row
+                    .last_error
+                    .zip(row.last_error_ms)
+                    .map(|(message, at)| LastError { message, at: UnixMillis(at) }),
             })
         })
         .collect()

@@ -14,7 +14,10 @@ use std::io::IsTerminal as _;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SdkTracerProvider},
+};
 pub use settings::{LogFormat, TelemetrySettings};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -76,7 +79,12 @@ pub fn init(service: &'static str, settings: &TelemetrySettings) -> Result<Guard
             .event_format(json::Lines { service })
             .boxed(),
     };
-    let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("warren"));
+    // Of where in the sources and on which thread something ran, log lines tell more.
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer("warren"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false);
     // Fails only when this process has a subscriber already, as in tests.
     let _ = tracing_subscriber::registry().with(lines).with(spans).with(filter).try_init();
 
@@ -86,17 +94,17 @@ pub fn init(service: &'static str, settings: &TelemetrySettings) -> Result<Guard
 }
 
 fn tracer_provider(service: &'static str, settings: &TelemetrySettings) -> Result<SdkTracerProvider, TelemetryError> {
-    let mut builder =
-        SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(service).build());
+    let builder = SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(service).build());
     if let Some(endpoint) = &settings.otlp_endpoint {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
             .build()
             .map_err(|error| TelemetryError::Endpoint(format!("`{endpoint}`: {error}")))?;
-        builder = builder.with_batch_exporter(exporter);
+        return Ok(builder.with_sampler(Sampler::AlwaysOn).with_batch_exporter(exporter).build());
     }
-    Ok(builder.build())
+    // Ids are made all the same; what nobody will read is not written down.
+    Ok(builder.with_sampler(Sampler::AlwaysOff).build())
 }
 
 #[cfg(test)]

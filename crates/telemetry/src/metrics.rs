@@ -46,6 +46,8 @@ metrics! {
     OLDEST_TASK: Gauge("warren_oldest_waiting_task_age_seconds");
     /// Time from a task's creation to its result, by kind and outcome.
     TASK_WAIT_SECONDS: Histogram("warren_task_wait_seconds", SECONDS);
+    /// Time to decide which tasks go out and to write it down, by kind.
+    RELEASE_SECONDS: Histogram("warren_release_duration_seconds", SECONDS);
     /// Results that were dropped because their dispatch was no longer the current one.
     STALE_RESULTS: Counter("warren_stale_results_total");
     /// 1 while this coordinator leads, else 0.
@@ -68,6 +70,14 @@ metrics! {
     LEASE_WAIT_SECONDS: Histogram("warren_lease_wait_seconds", SECONDS);
     /// Memory promised to leases, by device.
     DEVICE_MEMORY: Gauge("warren_device_memory_leased_bytes");
+    /// Memory that leases may fill, by device.
+    DEVICE_BUDGET: Gauge("warren_device_memory_budget_bytes");
+    /// Memory that a holder was promised, by device, worker and model; 0 when it holds nothing any more.
+    LEASE_MEMORY: Gauge("warren_lease_memory_bytes");
+    /// Memory in use on a device, whoever has it, by device; from when a worker first used the device.
+    DEVICE_USED: Gauge("warren_device_memory_used_bytes");
+    /// All memory of a device, by device.
+    DEVICE_TOTAL: Gauge("warren_device_memory_total_bytes");
 }
 
 // Work, as a worker sees it.

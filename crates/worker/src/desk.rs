@@ -1,13 +1,13 @@
 //! From delivery to report: tasks are taken in hand here, and what became of them leaves from here.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 use warren_broker::{Broker, Delay, Delivery};
 use warren_clock::{Clock, Reconnect, UnixMillis};
 use warren_fault::{Cause, Code, Fault};
-use warren_jobs::TaskKind;
+use warren_jobs::{TaskKind, retry::RetryPolicy};
 use warren_leases::{Dropped, Leases};
 use warren_messages::{
     envelope::Envelope,
@@ -18,7 +18,7 @@ use warren_messages::{
 };
 use warren_telemetry::metrics;
 
-use crate::{Hand, Stopped};
+use crate::{Hand, Stopped, Watermark};
 
 /// How long a finished result waits for the broker to come back before the work is given up and done again.
 const PUBLISH_FOR: Duration = Duration::from_secs(60);
@@ -32,6 +32,8 @@ pub struct Desk {
     broker: Broker,
     leases: Leases,
     clock: Clock,
+    policy: RetryPolicy,
+    watermark: Watermark,
 }
 
 /// What is to be done about a task whose work has ended.
@@ -47,8 +49,13 @@ enum Verdict {
 
 impl Desk {
     /// A desk of this process.
-    pub fn new(broker: Broker, leases: Leases, clock: Clock) -> Self {
-        Self { broker, leases, clock }
+    pub fn new(broker: Broker, leases: Leases, clock: Clock, policy: RetryPolicy, watermark: Watermark) -> Self {
+        Self { broker, leases, clock, policy, watermark }
+    }
+
+    /// How patient to be with a task that fails.
+    pub fn policy(&self) -> RetryPolicy {
+        self.policy.clone()
     }
 
     /// Source of ids.
@@ -60,13 +67,14 @@ impl Desk {
     ///
     /// # Errors
     /// `Malformed` when its ids cannot be read.
-    pub fn take(&self, task: &wire::Task) -> Result<Hand, Fault> {
+    pub fn take(&self, task: &wire::Task, delivery: &Delivery) -> Result<Hand, Fault> {
         let malformed = |error: warren_messages::ids::InvalidId| Fault::permanent(Code::Malformed, error.to_string());
         let task_id: TaskId = task.id.parse().map_err(malformed)?;
         let job_id: JobId = task.job.parse().map_err(malformed)?;
         let in_hand = self.leases.in_hand(&task.id, task.dispatch, &task.job);
         let kind = task.kind().map_or("none", TaskKind::as_str);
-        Ok(Hand::new(in_hand, kind, task_id.0, job_id.0))
+        let returned = delivery.delivery_count > 0;
+        Ok(Hand::new(in_hand, kind, task_id.0, job_id.0, returned))
     }
 
     /// Does `work` on the task in hand and sends its report. This is what a handler returns.
@@ -105,12 +113,18 @@ impl Desk {
                 Verdict::Fault(_) => "fault",
             };
             metrics::TASK_SECONDS.record(seconds, &[("kind", hand.kind), ("outcome", outcome)]);
+            let full = hand.full.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let (Some(full), false) = (full, matches!(verdict, Verdict::Drop(_))) {
+                self.send(hand, Report::DeviceFull(full)).await?;
+            }
+            self.watermark.look();
             match verdict {
                 Verdict::Send(report) => {
                     if let Report::Failed(fault) = &report {
                         tracing::info!(code = fault.code, reason = fault.message, "the input is at fault");
                     }
                     self.send(hand, report).await?;
+                    warren_drills::passing("worker.report-sent");
                     tracing::info!(outcome, busy_ms = (seconds * 1000.0) as u64, "task ended");
                     Ok(())
                 }
@@ -177,6 +191,7 @@ impl Desk {
             })),
             busy_seconds: 0.0,
             inference_seconds: 0.0,
+            peak_memory_bytes: 0,
         };
         let envelope = Envelope::new(self.clock.new_id(), &report);
         self.broker.send(routes::REPORTS, &envelope).await.map_err(|error| error.fault())
@@ -199,13 +214,15 @@ fn verdict(result: Result<Report, Stopped>, dropped: Option<Dropped>) -> Verdict
         // Whatever came of it, nobody wants it.
         (_, Some(dropped)) | (Err(Stopped::Dropped(dropped)), None) => Verdict::Drop(dropped),
         (Ok(report), None) => Verdict::Send(report),
-        (Err(Stopped::Fault(fault)), None) if fault.is_input() => {
-            let cause = fault.cause();
-            let fault = wire::InputFault { code: cause.code.to_string(), message: cause.message.clone() };
-            Verdict::Send(Report::Failed(fault))
-        }
+        (Err(Stopped::Fault(fault)), None) if fault.is_input() => Verdict::Send(refused(fault.cause())),
+        (Err(Stopped::OverLimit(cause)), None) => Verdict::Send(refused(&cause)),
         (Err(Stopped::Fault(fault)), None) => Verdict::Fault(fault),
     }
+}
+
+/// The job fails with this, and no dead letter is made.
+fn refused(cause: &Cause) -> Report {
+    Report::Failed(wire::InputFault { code: cause.code.to_string(), message: cause.message.clone() })
 }
 
 /// Adds the step to the cause: it is what the job will show.
@@ -239,6 +256,8 @@ mod tests {
         let input = Fault::permanent(Code::InputInvalid, "empty file");
         let reported = wire::InputFault { code: "InputInvalid".to_owned(), message: "empty file".to_owned() };
         assert_eq!(verdict(Err(Stopped::Fault(input)), None), Verdict::Send(Report::Failed(reported)));
+        let limit = Cause::new(Code::InsufficientDisk, "max_disk_mb is 1");
+        assert_eq!(verdict(Err(Stopped::OverLimit(limit.clone())), None), Verdict::Send(refused(&limit)));
         let ours = Fault::retry_later(Code::BlobUnavailable, "no answer");
         assert_eq!(verdict(Err(Stopped::Fault(ours.clone())), None), Verdict::Fault(ours.clone()));
         assert_eq!(verdict(Err(Stopped::Fault(ours)), Some(Dropped::Cancelled)), Verdict::Drop(Dropped::Cancelled));

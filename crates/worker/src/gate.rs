@@ -15,12 +15,13 @@ pub(crate) struct LeaseGate {
     pub(crate) lease: Lease,
     pub(crate) task: TaskInHand,
     pub(crate) spent: Spent,
+    rows: usize,
     entered: Mutex<Option<Instant>>,
 }
 
 impl LeaseGate {
-    pub(crate) fn new(lease: Lease, task: TaskInHand, spent: Spent) -> Self {
-        Self { lease, task, spent, entered: Mutex::default() }
+    pub(crate) fn new(lease: Lease, task: TaskInHand, spent: Spent, rows: usize) -> Self {
+        Self { lease, task, spent, rows, entered: Mutex::default() }
     }
 }
 
@@ -36,6 +37,14 @@ impl Gate for LeaseGate {
         })?;
         *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
+    }
+
+    fn wanted(&self) -> Result<(), Interrupted> {
+        if self.task.is_cancelled() { Err(Interrupted::Cancelled) } else { Ok(()) }
+    }
+
+    fn rows(&self) -> usize {
+        self.rows
     }
 
     fn leave(&self, _step: &'static str) {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use uuid::Uuid;
 use warren_blob::BlobError;
-use warren_fault::Fault;
+use warren_fault::{Cause, Fault};
 use warren_inference::{InferenceError, Interrupted};
 use warren_leases::{Dropped, NotGranted, TaskInHand};
 use warren_messages::wire;
@@ -22,6 +22,8 @@ pub enum Stopped {
     Dropped(Dropped),
     /// It failed.
     Fault(Fault),
+    /// The job's own limits forbid it: its caller's matter, whatever the code.
+    OverLimit(Cause),
 }
 
 impl From<Fault> for Stopped {
@@ -52,6 +54,12 @@ pub struct Hand {
     pub(crate) kind: &'static str,
     pub(crate) started: Instant,
     pub(crate) inference: Spent,
+    /// It was with a worker before that did not finish it: it may be what that worker died of.
+    pub(crate) returned: bool,
+    /// What became of a forward pass for which there was no room.
+    pub(crate) full: Mutex<Option<wire::DeviceFull>>,
+    /// See [`wire::TaskReport::peak_memory_bytes`].
+    pub(crate) peak: AtomicU64,
     /// The task's id.
     pub task_id: Uuid,
     /// The job's id.
@@ -73,8 +81,18 @@ impl Spent {
 }
 
 impl Hand {
-    pub(crate) fn new(task: TaskInHand, kind: &'static str, task_id: Uuid, job_id: Uuid) -> Self {
-        Self { task, kind, started: Instant::now(), inference: Spent::default(), task_id, job_id }
+    pub(crate) fn new(task: TaskInHand, kind: &'static str, task_id: Uuid, job_id: Uuid, returned: bool) -> Self {
+        Self {
+            task,
+            kind,
+            started: Instant::now(),
+            inference: Spent::default(),
+            returned,
+            full: Mutex::default(),
+            peak: AtomicU64::new(0),
+            task_id,
+            job_id,
+        }
     }
 
     /// The task as the coordinator's session knows it, for steps and progress.
@@ -127,6 +145,13 @@ impl Hand {
         }
     }
 
+    /// Notes that there was no room for a forward pass.
+    pub(crate) fn found_full(&self, full: Option<wire::DeviceFull>) {
+        if full.is_some() {
+            *self.full.lock().unwrap_or_else(PoisonError::into_inner) = full;
+        }
+    }
+
     pub(crate) fn report(&self, worker: &str, report: wire::task_report::Report) -> wire::TaskReport {
         wire::TaskReport {
             task: self.task.task().to_owned(),
@@ -136,6 +161,7 @@ impl Hand {
             report: Some(report),
             busy_seconds: self.busy_seconds(),
             inference_seconds: self.inference_seconds(),
+            peak_memory_bytes: self.peak.load(Ordering::Relaxed),
         }
     }
 }

@@ -2,20 +2,22 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::task::spawn_blocking;
 use warren_fault::{Code, Fault};
 use warren_host::Part;
-use warren_inference::{Device, InferenceError};
+use warren_inference::{Device, InferenceError, Memory, Probe};
 use warren_leases::TaskInHand;
 use warren_models::{Cache, Catalogue, Family, Model, ModelDir, ModelError, ModelsSettings, PullOptions, Status};
 use warren_telemetry::metrics;
 
-use crate::WorkSettings;
+use crate::{WorkSettings, memory};
 
+/// How often the memory among the metrics is brought up to date.
+const SHOW: Duration = Duration::from_secs(2);
 /// How often the files are looked at for damage.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
@@ -23,6 +25,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 pub trait Loadable: Sized + Send + Sync + 'static {
     /// Which models of the catalogue are of this kind.
     const FAMILY: Family;
+
+    /// Inputs in one forward pass at most, unless the settings say otherwise.
+    fn rows(device: Device) -> usize;
 
     /// Loads the weights.
     ///
@@ -48,6 +53,10 @@ struct Inner<M> {
     device: Device,
     pull: bool,
     most: usize,
+    /// Inputs in one forward pass at most.
+    rows: usize,
+    /// Opened when it is first needed; `None` where the device cannot be looked at.
+    probe: OnceLock<Option<Probe>>,
     loaded: Mutex<HashMap<String, Arc<Place<M>>>>,
 }
 
@@ -56,6 +65,26 @@ struct Inner<M> {
 struct Place<M> {
     model: Mutex<Option<Arc<M>>>,
     used: Mutex<Instant>,
+}
+
+impl<M> Place<M> {
+    /// It is loaded, and in nobody's hands. A place that somebody holds is being loaded or about to be used.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        let unused = |model: &Option<Arc<M>>| model.as_ref().is_some_and(|model| Arc::strong_count(model) == 1);
+        Arc::strong_count(self) == 1 && self.model.try_lock().is_ok_and(|model| unused(&model))
+    }
+}
+
+/// Somebody else has what `model` needs; `own` bytes are reckoned for the models loaded here.
+fn occupied(model: &Model, device: Device, memory: Memory, own: u64) -> InferenceError {
+    let others = memory.total.saturating_sub(memory.free).saturating_sub(own);
+    let [need, free, total, own, others] =
+        [model.memory_bytes, memory.free, memory.total, own, others].map(memory::told);
+    InferenceError::Occupied(format!(
+        "`{}` needs {need} and {device} has {free} free of {total}: models of this worker hold {own}, other programs \
+         {others}",
+        model.name
+    ))
 }
 
 impl<M: Loadable> Shelf<M> {
@@ -67,6 +96,8 @@ impl<M: Loadable> Shelf<M> {
             device,
             pull: work.pull,
             most: work.models_loaded,
+            rows: if work.batch == 0 { M::rows(device) } else { work.batch },
+            probe: OnceLock::new(),
             loaded: Mutex::default(),
         }))
     }
@@ -74,6 +105,82 @@ impl<M: Loadable> Shelf<M> {
     /// Where the models run.
     pub fn device(&self) -> Device {
         self.0.device
+    }
+
+    /// Inputs in one forward pass at most.
+    pub(crate) fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    /// What the device has left, if it says so. Blocks.
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        let probe = self.0.probe.get_or_init(|| Probe::open(self.0.device).ok());
+        memory::of(probe.as_ref()?, self.0.device)
+    }
+
+    /// Shows the device's memory among the metrics, under the name that it has with the coordinator. Never opens a device:
+    /// that would take memory on it, and nobody has leased it for that.
+    pub(crate) async fn show_memory(&self, device: &str) {
+        let mut every = tokio::time::interval(SHOW);
+        loop {
+            every.tick().await;
+            if let Some(Some(probe)) = self.0.probe.get()
+                && let Some(memory) = memory::of(probe, self.0.device)
+            {
+                let used = memory.total.saturating_sub(memory.free);
+                metrics::DEVICE_USED.set(used as f64, &[("device", device)]);
+                metrics::DEVICE_TOTAL.set(memory.total as f64, &[("device", device)]);
+            }
+        }
+    }
+
+    /// Bytes that the work on the model needed at most: of the device, or of this process on the processor.
+    pub(crate) fn peak(&self) -> u64 {
+        match self.0.device {
+            Device::Cpu => memory::peak(),
+            Device::Cuda(_) => self.memory().map_or(0, |memory| memory.total.saturating_sub(memory.free)),
+        }
+    }
+
+    /// Makes room for `model`, which is not loaded: idle models go if that helps. What the device then still lacks, others
+    /// have; our own models stay loaded for the work that they can do meanwhile.
+    ///
+    /// # Errors
+    /// [`InferenceError::Occupied`] with the bytes.
+    pub(crate) fn room(&self, model: &Model) -> Result<(), InferenceError> {
+        let short = |memory: &Memory| memory.free < model.memory_bytes;
+        let Some(memory) = self.memory().filter(short) else { return Ok(()) };
+        let (own, idle) = self.reckoned(&model.name);
+        if memory.free.saturating_add(idle) < model.memory_bytes {
+            return Err(occupied(model, self.0.device, memory, own));
+        }
+        self.unload_idle(&model.name);
+        match self.memory().filter(short) {
+            Some(memory) => Err(occupied(model, self.0.device, memory, own - idle)),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes reckoned for the models loaded here but for the one that is `wanted`, and for the idle ones among them.
+    fn reckoned(&self, wanted: &str) -> (u64, u64) {
+        let places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = |name: &str| self.0.catalogue.get(name).map_or(0, |model| model.memory_bytes);
+        let (mut own, mut idle) = (0, 0);
+        for (name, place) in places.iter().filter(|(name, _)| *name != wanted) {
+            // One that is locked is being loaded.
+            if place.model.try_lock().map_or(true, |model| model.is_some()) {
+                own += bytes(name);
+            }
+            if place.is_idle() {
+                idle += bytes(name);
+            }
+        }
+        (own, idle)
+    }
+
+    /// Unloads every model that nobody uses, but for the one that is `wanted`.
+    pub(crate) fn unload_idle(&self, wanted: &str) {
+        self.make_room_for(wanted, 1);
     }
 
     /// The catalogue's entry.
@@ -118,7 +225,9 @@ impl<M: Loadable> Shelf<M> {
         if let Some(loaded) = &*loaded {
             return Ok(loaded.clone());
         }
-        self.make_room(&model.name);
+        // In this order: what cannot be loaded now takes nobody's place.
+        self.room(model)?;
+        self.make_room_for(&model.name, self.0.most);
         let started = Instant::now();
         let fresh = Arc::new(M::load(model, files, self.0.device)?);
         let seconds = started.elapsed().as_secs_f64();
@@ -136,22 +245,13 @@ impl<M: Loadable> Shelf<M> {
         place
     }
 
-    /// Unloads what was used longest ago and is in nobody's hands, until one more model fits.
-    fn make_room(&self, wanted: &str) {
+    /// Unloads what was used longest ago and is in nobody's hands, until no more than `most` models are left.
+    fn make_room_for(&self, wanted: &str, most: usize) {
         let mut places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        // A place that somebody holds is being loaded or about to be used.
-        let idle = |name: &String, place: &Arc<Place<M>>| {
-            name != wanted
-                && Arc::strong_count(place) == 1
-                && place
-                    .model
-                    .try_lock()
-                    .is_ok_and(|model| model.as_ref().is_some_and(|model| Arc::strong_count(model) == 1))
-        };
-        while places.len() > self.0.most {
+        while places.len() > most {
             let oldest = places
                 .iter()
-                .filter(|(name, place)| idle(name, place))
+                .filter(|(name, place)| *name != wanted && place.is_idle())
                 .min_by_key(|(_, place)| *place.used.lock().unwrap_or_else(PoisonError::into_inner))
                 .map(|(name, _)| name.clone());
             let Some(oldest) = oldest else { return };
@@ -213,6 +313,10 @@ mod tests {
     impl Loadable for Fake {
         const FAMILY: Family = Family::Whisper;
 
+        fn rows(_device: Device) -> usize {
+            8
+        }
+
         fn load(model: &Model, _files: &ModelDir, _device: Device) -> Result<Self, InferenceError> {
             Ok(Self(model.name.clone()))
         }
@@ -247,6 +351,23 @@ mod tests {
         drop(open(&shelf, "tiny.en"));
         drop(open(&shelf, "small"));
         assert_eq!(names(&shelf), ["small", "tiny.en"], "base was used longest ago");
+    }
+
+    #[test]
+    fn what_others_hold_is_told_apart_from_ones_own() {
+        let shelf = shelf(3);
+        let (used, bytes) = (open(&shelf, "tiny.en"), |name| shelf.model(name).expect("in the catalogue").memory_bytes);
+        drop(open(&shelf, "base"));
+        assert_eq!(shelf.reckoned("small"), (bytes("tiny.en") + bytes("base"), bytes("base")));
+        assert_eq!(shelf.reckoned("base"), (bytes("tiny.en"), 0));
+        drop(used);
+        let model = Model { memory_bytes: 2_000_000_000, ..shelf.model("small").expect("in the catalogue") };
+        let memory = Memory { free: 1_000_000_000, total: 8_000_000_000 };
+        assert_eq!(
+            occupied(&model, Device::Cpu, memory, 3_000_000_000).to_string(),
+            "`small` needs 2.0 GB and cpu has 1.0 GB free of 8.0 GB: models of this worker hold 3.0 GB, other programs \
+             4.0 GB"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod embed;
 mod encoder;
 mod settings;
+mod stand_in;
 mod texts;
 mod vectors;
 
@@ -15,17 +16,17 @@ use warren_host::Host;
 use warren_jobs::TaskKind;
 use warren_leases::Leases;
 use warren_messages::routes;
-use warren_worker::{Desk, Engine, Shelf, watch_parts};
+use warren_worker::{Desk, Engine, Pace, Shelf, Watermark, watch_parts};
 
 use crate::{embed::Embed, encoder::Encoder, settings::Settings};
 
 fn main() -> ExitCode {
     warren_host::run("batch-embedding", async |host: Host, settings: Settings| {
         let (clock, stopping) = (Clock::system(), host.stopping());
-        let device = settings.leases.device.parse()?;
-        let slots = settings.work.slots_on(device);
+        let device = settings.leases.local_device().parse()?;
+        let pace = Pace::new(settings.work.slots_on(device));
 
-        let leases = Leases::start(&settings.leases, settings.identity(slots), &clock, stopping.clone())?;
+        let leases = Leases::start(&settings.leases, settings.identity(&pace), &clock, stopping.clone())?;
         let broker = Broker::start(
             settings.broker.within(settings.drain.grace_s),
             clock.clone(),
@@ -35,12 +36,14 @@ fn main() -> ExitCode {
         let blobs = Blobs::connect(&settings.blob);
         let models = Shelf::<Encoder>::new(&settings.models, &settings.work, device);
 
-        let desk = Desk::new(broker.clone(), leases.clone(), clock);
-        let engine = Engine::new(leases.clone(), models.clone(), slots, stopping.clone());
+        let watermark = Watermark::new(&settings.work, &host, &leases);
+        let desk = Desk::new(broker.clone(), leases.clone(), clock, settings.work.policy(), watermark);
+        let holds = pace.holds();
+        let engine = Engine::new(leases.clone(), models.clone(), pace, stopping.clone());
         let embed = Embed::new(desk, blobs.clone(), engine);
 
         tokio::select! {
-            () = broker.consume(routes::tasks(TaskKind::Embed), slots, embed, stopping.clone()) => {}
+            () = broker.consume_paced(routes::tasks(TaskKind::Embed), holds, embed, stopping.clone()) => {}
             () = watch_parts(&host, &broker, &blobs, &leases, &models) => {}
         }
         leases.close().await;

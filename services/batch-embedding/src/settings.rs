@@ -10,7 +10,7 @@ use warren_leases::{LeaseSettings, WorkerIdentity};
 use warren_models::ModelsSettings;
 use warren_settings::Validate;
 use warren_telemetry::TelemetrySettings;
-use warren_worker::WorkSettings;
+use warren_worker::{Pace, WorkSettings};
 
 /// All sections.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,11 +51,11 @@ impl Default for Settings {
 
 impl Settings {
     /// Who this worker is, for the coordinator.
-    pub(crate) fn identity(&self, slots: u16) -> WorkerIdentity {
+    pub(crate) fn identity(&self, pace: &Pace) -> WorkerIdentity {
         WorkerIdentity {
             service: "batch-embedding",
-            kinds: vec![(TaskKind::Embed, slots.into())],
-            slots: slots.into(),
+            kinds: vec![pace.takes(TaskKind::Embed)],
+            slots: pace.slots().into(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -68,7 +68,7 @@ impl Validate for Settings {
         self.models.validate()?;
         self.leases.validate()?;
         self.work.validate()?;
-        self.leases.device.parse::<Device>().map_err(|error| format!("leases.device: {error}"))?;
+        self.leases.local_device().parse::<Device>().map_err(|error| format!("leases.device: {error}"))?;
         Ok(())
     }
 }

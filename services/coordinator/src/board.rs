@@ -1,7 +1,7 @@
 //! What the leader keeps in memory of open work. The rows are the truth; this is loaded from them at the start of a
 //! term and follows each commit.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 use warren_clock::UnixMillis;
@@ -55,20 +55,45 @@ impl Changes {
     }
 }
 
+/// What the live workers can take of one kind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    /// Tasks that they run at once.
+    slots: u32,
+    /// Tasks that they take in hand at once.
+    holds: u32,
+}
+
+impl Room {
+    /// What counts for the window. A worker may have measured short tasks where long ones wait now, so both must agree.
+    fn now(self, scheduler: &Scheduler<Uuid>) -> u32 {
+        if scheduler.only_short() { self.holds } else { self.slots }
+    }
+}
+
 /// The schedulers, one a kind, and the released tasks.
 #[derive(Debug)]
 pub(crate) struct Board {
     schedulers: BTreeMap<TaskKind, Scheduler<Uuid>>,
+    rooms: BTreeMap<TaskKind, Room>,
     out: HashMap<Uuid, Out>,
     /// Of those out, the ones that were put off to a later try, for as long as this dispatch lasts.
     postponed: HashSet<Uuid>,
+    /// Kinds of which nothing is released.
+    paused: BTreeSet<TaskKind>,
 }
 
 impl Board {
     /// An empty board.
     pub(crate) fn new(sharing: &Sharing) -> Self {
         let schedulers = TaskKind::ALL.iter().map(|kind| (*kind, Scheduler::new(sharing.clone(), 0))).collect();
-        Self { schedulers, out: HashMap::new(), postponed: HashSet::new() }
+        Self {
+            schedulers,
+            rooms: BTreeMap::new(),
+            out: HashMap::new(),
+            postponed: HashSet::new(),
+            paused: BTreeSet::new(),
+        }
     }
 
     /// Follows a commit. Returns the tasks whose workers must be told to stop.
@@ -116,14 +141,30 @@ impl Board {
     /// Follows the coming and going of workers.
     pub(crate) fn set_slots(&mut self, sessions: &Sessions) {
         for (kind, scheduler) in &mut self.schedulers {
-            scheduler.set_slots(sessions.slots(*kind));
+            let room = Room { slots: sessions.slots(*kind), holds: sessions.holds(*kind) };
+            self.rooms.insert(*kind, room);
+            scheduler.set_slots(room.now(scheduler));
         }
     }
 
-    /// Up to `most` decisions for one kind: how many tasks of which job go out now, in order.
+    /// Somebody paused a kind of work, or ended the pause.
+    pub(crate) fn set_paused(&mut self, kind: TaskKind, paused: bool) {
+        if paused {
+            self.paused.insert(kind)
+        } else {
+            self.paused.remove(&kind)
+        };
+    }
+
+    /// Up to `most` decisions for one kind: how many tasks of which job go out now, in order. None while it is paused.
     pub(crate) fn decide(&mut self, kind: TaskKind, most: usize, now: UnixMillis) -> Vec<(Uuid, u64)> {
+        if self.paused.contains(&kind) {
+            return Vec::new();
+        }
         let now_ms = u64::try_from(now.0).unwrap_or(0);
+        let room = self.rooms.get(&kind).copied().unwrap_or_default();
         let scheduler = self.scheduler(kind);
+        scheduler.set_slots(room.now(scheduler));
         let mut picked: Vec<(Uuid, u64)> = Vec::new();
         for _ in 0..most {
             let Some(job) = scheduler.next(now_ms) else { break };
@@ -229,6 +270,17 @@ mod tests {
         let stopped = board.apply(&Changes { finished: vec![Uuid::from_u128(1)], ..Changes::default() }, NOW);
         assert_eq!(stopped, [Uuid::from_u128(11)]);
         assert_eq!(board.open(TaskKind::Transcribe), (0, 0));
+    }
+
+    #[test]
+    fn nothing_of_a_paused_kind_goes_out() {
+        let mut board = Board::new(&Sharing::default());
+        board.apply(&waiting(1, 1), NOW);
+        board.set_paused(TaskKind::Transcribe, true);
+        assert!(board.decide(TaskKind::Transcribe, 64, NOW).is_empty());
+        assert_eq!(board.open(TaskKind::Transcribe), (1, 0), "it waits");
+        board.set_paused(TaskKind::Transcribe, false);
+        assert_eq!(board.decide(TaskKind::Transcribe, 64, NOW).len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What callers and operators ask of the leader: plan a job, cancel one, replay dead letters.
+//! What callers and operators ask of the leader: plan a job, cancel or delete one, replay, discard or put back dead letters.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use warren_broker::{GroupHandler, Received};
 use warren_fault::{Cause, Code, Fault};
 use warren_jobs::{JobKind, JobState, TaskKind, plan::MAX_TEXTS_OBJECT_BYTES};
 use warren_messages::{
-    ids::JobId,
+    ids::{JobId, MediaId},
     routes::COMMANDS,
     wire::{Command, command::Command as What},
 };
-use warren_store::{EventLevel, Job, NewEvent, NewTask, StoreError, Tx};
+use warren_store::{EventLevel, Job, NewEvent, NewTask, Reads, StoreError, Tx};
 
 use crate::{
     aside::{put_aside, waits_alone},
     board::Changes,
-    lead::{self, Lead},
-    planner, replay, settle,
+    lead::{self, Lead, Parts},
+    operate, planner, put_away, replay, settle,
 };
 
 /// Handles queue `warren.job`.
@@ -56,64 +56,15 @@ impl Commands {
     async fn one(&self, received: &Received<Command>) -> Result<(), Fault> {
         let command = &received.message;
         match &command.command {
-            Some(What::Submitted(submitted)) => self.submitted(job_id(&submitted.job)?).await,
+            Some(What::Submitted(command)) => submitted(&self.0, job_id(&command.job)?).await,
             Some(What::Cancel(cancel)) => self.cancel(job_id(&cancel.job)?, &command.actor, &cancel.reason).await,
-            Some(What::Replay(replay)) => {
-                replay::replay(&self.0, &command.actor, replay, received.delivery.first_seen).await
-            }
+            Some(What::Delete(delete)) => self.delete(job_id(&delete.job)?, &command.actor, &delete.media).await,
+            Some(What::Replay(replay)) => replay::accept(&self.0, &command.actor, replay, &received.delivery).await,
+            Some(What::Discard(discard)) => put_away::discard(&self.0, &command.actor, discard).await,
+            Some(What::PutBack(letter)) => put_away::put_back(&self.0, &command.actor, letter).await,
+            Some(What::Operate(asked)) => operate::operate(&self.0, &command.actor, asked).await,
             None => Err(Fault::permanent(Code::Malformed, "a command without content")),
         }
-    }
-
-    /// Plans a job. Planned twice, it has the same tasks.
-    async fn submitted(&self, id: Uuid) -> Result<(), Fault> {
-        let lead = &self.0;
-        let store = &lead.parts.store;
-        let Some(job) = store.read().job(id).await.map_err(|error| error.fault())? else {
-            return Err(Fault::permanent(Code::Internal, format!("there is no job {}", JobId(id))));
-        };
-        let unplanned = match job.state {
-            JobState::Queued => true,
-            // It had failed for want of this command, which is replayed.
-            JobState::Running => !planner::is_planned(&store.read(), &job).await.map_err(|error| error.fault())?,
-            _ => false,
-        };
-        if !unplanned {
-            return Ok(());
-        }
-        let planned = match self.first_tasks(&job).await {
-            Err(fault) if !matches!(fault, Fault::Permanent(_)) => return Err(fault),
-            planned => planned,
-        };
-        self.write_plan(&job, &planned).await.map_err(|error| error.fault())
-    }
-
-    async fn write_plan(&self, job: &Job, planned: &Result<Plan, Fault>) -> Result<(), StoreError> {
-        let tx = self.0.begin().await?;
-        let changes = match planned {
-            Ok(planned) => plan(&tx, job, planned).await?,
-            Err(fault) => refuse(&tx, job, fault.cause()).await?,
-        };
-        self.0.commit(tx, &changes).await
-    }
-
-    async fn first_tasks(&self, job: &Job) -> Result<Plan, Fault> {
-        let parts = &self.0.parts;
-        if job.kind == JobKind::Transcribe {
-            let media = job.media_id.unwrap_or_default();
-            let media = parts.store.read().media(media).await.map_err(|error| error.fault())?;
-            let media = media.ok_or_else(|| Fault::permanent(Code::BlobMissing, "the recording was deleted"))?;
-            let tasks = vec![planner::prepare(parts, job, &media)];
-            return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
-        }
-        let object = parts
-            .blobs
-            .get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES)
-            .await
-            .map_err(|e: BlobError| e.fault())?;
-        let lines = planner::lines(&object).map_err(Fault::Permanent)?;
-        let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
-        Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })
     }
 
     async fn cancel(&self, id: Uuid, actor: &str, reason: &str) -> Result<(), Fault> {
@@ -131,10 +82,97 @@ impl Commands {
         };
         outcome.await.map_err(|error: StoreError| error.fault())
     }
+
+    /// Rows first: an object without a row is deleted when this command is heard again, a row without its object is never
+    /// made. What workers stored for the job, the sweeper finds.
+    async fn delete(&self, id: Uuid, actor: &str, media: &str) -> Result<(), Fault> {
+        let outcome = async {
+            let tx = self.0.begin().await?;
+            let name = tx.read().job(id).await?.map(|job| job.name);
+            if tx.delete_job(id).await? {
+                tx.audit(actor, "delete", &JobId(id).to_string(), &name.unwrap_or_default()).await?;
+                tracing::info!(job.id = %JobId(id), "job deleted");
+            }
+            self.0.commit(tx, &Changes { touched: vec![id], ..Changes::default() }).await?;
+            Ok(self.0.parts.store.read().job(id).await?.is_none())
+        };
+        if !outcome.await.map_err(|error: StoreError| error.fault())? {
+            return Ok(());
+        }
+        let blobs = &self.0.parts.blobs;
+        blobs.delete(&Key::texts(id)).await.map_err(|error| error.fault())?;
+        let Ok(MediaId(media)) = media.parse() else { return Ok(()) };
+        let kept = self.0.parts.store.read().media(media).await.map_err(|error| error.fault())?;
+        match kept {
+            Some(_) => Ok(()),
+            None => blobs.delete(&Key::media(media)).await.map_err(|error| error.fault()),
+        }
+    }
+}
+
+/// Plans a job. Planned twice, it has the same tasks.
+///
+/// # Errors
+/// When the store or object storage is away.
+pub(crate) async fn submitted(lead: &Lead, id: Uuid) -> Result<(), Fault> {
+    let store = &lead.parts.store;
+    let Some(job) = store.read().job(id).await.map_err(|error| error.fault())? else {
+        return Err(Fault::permanent(Code::Internal, format!("there is no job {}", JobId(id))));
+    };
+    if !wants_plan(&store.read(), &job).await.map_err(|error| error.fault())? {
+        return Ok(());
+    }
+    let planned = match first_tasks(&lead.parts, &job).await {
+        Err(fault) if !matches!(fault, Fault::Permanent(_)) => return Err(fault),
+        planned => planned,
+    };
+    write_plan(lead, &job, &planned).await.map_err(|error| error.fault())
+}
+
+/// It has no plan yet, and needs one.
+async fn wants_plan(read: &Reads<'_>, job: &Job) -> Result<bool, StoreError> {
+    Ok(match job.state {
+        JobState::Queued => true,
+        // It had failed for want of the command to plan it, which is replayed.
+        JobState::Running => !planner::is_planned(read, job).await?,
+        _ => false,
+    })
+}
+
+async fn write_plan(lead: &Lead, job: &Job, planned: &Result<Plan, Fault>) -> Result<(), StoreError> {
+    let tx = lead.begin().await?;
+    // Much may have happened while storage was asked.
+    let Some(job) = &tx.read().job(job.id).await? else { return Ok(()) };
+    if !wants_plan(&tx.read(), job).await? {
+        return Ok(());
+    }
+    let changes = match planned {
+        Ok(planned) => plan(&tx, job, planned).await?,
+        Err(fault) => refuse(&tx, job, fault.cause()).await?,
+    };
+    lead.commit(tx, &changes).await?;
+    warren_drills::passing("coordinator.job-planned");
+    Ok(())
+}
+
+async fn first_tasks(parts: &Parts, job: &Job) -> Result<Plan, Fault> {
+    if job.kind == JobKind::Transcribe {
+        let media = job.media_id.unwrap_or_default();
+        let media = parts.store.read().media(media).await.map_err(|error| error.fault())?;
+        let media = media.ok_or_else(|| Fault::permanent(Code::BlobMissing, "the recording was deleted"))?;
+        let tasks = vec![planner::prepare(parts, job, &media)];
+        return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
+    }
+    let object =
+        parts.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES).await.map_err(|e: BlobError| e.fault())?;
+    let lines = planner::lines(&object).map_err(Fault::Permanent)?;
+    let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
+    Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })
 }
 
 async fn plan(tx: &Tx, job: &Job, Plan { kind, tasks, is_final }: &Plan) -> Result<Changes, StoreError> {
     let inserted = tx.insert_tasks(tasks).await?;
+    tracing::info!(job.id = %JobId(job.id), %kind, tasks = inserted.len(), "job planned");
     tx.add_planned(job.id, 0.0, *is_final).await?;
     let mut changes = Changes { touched: vec![job.id], ..Changes::default() };
     if let (Some(first), false) = (tasks.first(), inserted.is_empty()) {

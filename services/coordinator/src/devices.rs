@@ -18,7 +18,7 @@ use warren_jobs::{
     lease::{Acquired, DeviceSpec, Holder, Lease, LeaseTable, LeaseTiming, Renewed, Request, Yield},
 };
 use warren_messages::wire::WorkerReport;
-use warren_store::{Store, StoreError, Term};
+use warren_store::{Store, StoreError, Term, Tx};
 use warren_telemetry::metrics;
 
 use crate::{doubt::Doubt, sessions::Sessions, settings::DeviceSettings};
@@ -70,8 +70,9 @@ struct Inner {
     /// Calls under way; of two of one holder, the later one.
     calls: HashMap<Holder, Waiter>,
     last_call: u64,
-    /// Leases that were granted to calls nobody listens to any more: free again, their rows still to be deleted.
-    unheard: Vec<(Uuid, i64)>,
+    /// Free again, their rows still to be deleted: no later than what takes their place is written, or the next leader
+    /// would find both.
+    gone: Vec<(Uuid, i64)>,
 }
 
 #[derive(Debug)]
@@ -92,6 +93,10 @@ pub(crate) struct Usage {
     pub waiting: usize,
     /// Memory promised, to leases that drain, too.
     pub bytes: u64,
+    /// Memory that can be promised.
+    pub budget: u64,
+    /// Worker, model and memory of each live lease.
+    pub holders: Vec<(String, String, u64)>,
 }
 
 /// A call of Acquire. Dropped before it was answered, nobody hears of what it asked for: the worker gave the task up, or
@@ -113,12 +118,8 @@ impl Drop for Call<'_> {
         if self.answered {
             return;
         }
-        inner.table.withdraw(&self.holder);
-        let granted = inner.table.leases().find(|lease| lease.is_live() && lease.holder == self.holder).cloned();
-        if let Some(lease) = granted
-            && inner.table.release(&lease.id, lease.fence, self.devices.now())
-        {
-            inner.unheard.push((id(&lease), lease.fence as i64));
+        if let Some(lease) = inner.table.abandon(&self.holder, self.devices.now()) {
+            inner.gone.push((id(&lease), lease.fence as i64));
         }
         drop(inner);
         self.devices.changed.notify_one();
@@ -154,7 +155,7 @@ impl Devices {
             store.read().devices().await?.into_iter().map(|row| (row.name, row.last_fence as u64)).collect::<Vec<_>>();
         let clock = clock.steady();
         table.load(fences, leases, millis(clock.now()));
-        let inner = Mutex::new(Inner { table, calls: HashMap::new(), last_call: 0, unheard: Vec::new() });
+        let inner = Mutex::new(Inner { table, calls: HashMap::new(), last_call: 0, gone: Vec::new() });
         Ok(Self { term, store, clock, timing, doubt, inner, changed: Notify::new() })
     }
 
@@ -183,6 +184,7 @@ impl Devices {
             }
             Acquired::TooLarge { arithmetic } => Answer::TooLarge { arithmetic },
             Acquired::UnknownDevice => Answer::UnknownDevice,
+            Acquired::Late => self.waiting(&call.holder, &device),
             Acquired::Queued { .. } => {
                 self.changed.notify_one();
                 match tokio::time::timeout(patience, granted).await {
@@ -228,24 +230,28 @@ impl Devices {
     /// # Errors
     /// When its row cannot be deleted; the table has freed it all the same.
     pub(crate) async fn release(&self, lease: &str, fence: u64) -> Result<(), StoreError> {
-        if !self.lock().table.release(lease, fence, self.now()) {
-            return Ok(());
+        {
+            let mut inner = self.lock();
+            if !inner.table.release(lease, fence, self.now()) {
+                return Ok(());
+            }
+            // The table knew it, so it is an id of ours.
+            inner.gone.push((lease.parse().unwrap_or_default(), fence as i64));
         }
         self.changed.notify_one();
-        // The table knew it, so it is an id of ours.
-        self.delete(&[(lease.parse().unwrap_or_default(), fence as i64)]).await
+        self.forget_gone().await
     }
 
     /// Takes back what this worker was granted and, as its report shows, does not know of: the answer was lost.
     pub(crate) fn take_back(&self, report: &WorkerReport) {
         let mut inner = self.lock();
-        let Inner { table, calls, unheard, .. } = &mut *inner;
+        let Inner { table, calls, gone, .. } = &mut *inner;
         // While a call is under way, its answer is still to come.
         let known = |lease: &Lease| {
             calls.contains_key(&lease.holder) || report.renewals.iter().any(|renewal| renewal.lease == lease.id)
         };
         let lost = table.take_back(&report.worker, &report.boot, known, self.now());
-        unheard.extend(lost.iter().map(|lease| (id(lease), lease.fence as i64)));
+        gone.extend(lost.iter().map(|lease| (id(lease), lease.fence as i64)));
         drop(inner);
         for lease in lost {
             tracing::info!(lease = lease.id, device = lease.device, worker = lease.holder.worker, "a grant was lost");
@@ -262,6 +268,12 @@ impl Devices {
             held: table.leases().filter(|lease| lease.is_live() && lease.device == spec.name).count(),
             waiting: table.waiting().filter(|(request, _)| request.device == spec.name).count(),
             bytes: table.used_bytes(&spec.name),
+            budget: spec.budget_bytes(),
+            holders: table
+                .leases()
+                .filter(|lease| lease.is_live() && lease.device == spec.name)
+                .map(|lease| (lease.holder.worker.clone(), lease.model.clone(), lease.memory_bytes))
+                .collect(),
         };
         table.devices().map(of).collect()
     }
@@ -277,10 +289,12 @@ impl Devices {
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
-            let (ticked, yields, mut gone) = {
+            let (ticked, yields) = {
                 let mut inner = self.lock();
                 let now = self.now();
-                (inner.table.tick(now), inner.table.wants_yield(now), std::mem::take(&mut inner.unheard))
+                let ticked = inner.table.tick(now);
+                inner.gone.extend(ticked.freed.iter().map(|lease| (id(lease), lease.fence as i64)));
+                (ticked, inner.table.wants_yield(now))
             };
             for lease in &ticked.expired {
                 metrics::LEASES_EXPIRED.one(&[("device", &lease.device)]);
@@ -292,10 +306,7 @@ impl Devices {
                 );
                 self.mark_draining(lease).await?;
             }
-            gone.extend(ticked.freed.iter().map(|lease| (id(lease), lease.fence as i64)));
-            if !gone.is_empty() {
-                self.delete(&gone).await?;
-            }
+            self.forget_gone().await?;
             for lease in ticked.granted {
                 self.write(&lease).await?;
                 let waiter = self.lock().calls.get_mut(&lease.holder).and_then(|waiter| waiter.grant.take());
@@ -318,9 +329,13 @@ impl Devices {
     }
 
     async fn write_row(&self, lease: &Lease) -> Result<(), StoreError> {
+        let gone = self.lock().gone.clone();
         let tx = self.store.begin_as_leader(self.term).await?;
+        delete(&tx, &gone).await?;
         tx.grant_lease(&to_row(id(lease), lease)).await?;
-        self.doubt.commit(tx).await
+        self.doubt.commit(tx).await?;
+        self.forgotten(&gone);
+        Ok(())
     }
 
     async fn mark_draining(&self, lease: &Lease) -> Result<(), StoreError> {
@@ -329,12 +344,20 @@ impl Devices {
         self.doubt.commit(tx).await
     }
 
-    async fn delete(&self, leases: &[(Uuid, i64)]) -> Result<(), StoreError> {
-        let tx = self.store.begin_as_leader(self.term).await?;
-        for (id, fence) in leases {
-            tx.delete_lease(*id, *fence).await?;
+    async fn forget_gone(&self) -> Result<(), StoreError> {
+        let gone = self.lock().gone.clone();
+        if gone.is_empty() {
+            return Ok(());
         }
-        self.doubt.commit(tx).await
+        let tx = self.store.begin_as_leader(self.term).await?;
+        delete(&tx, &gone).await?;
+        self.doubt.commit(tx).await?;
+        self.forgotten(&gone);
+        Ok(())
+    }
+
+    fn forgotten(&self, gone: &[(Uuid, i64)]) {
+        self.lock().gone.retain(|lease| !gone.contains(lease));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -344,6 +367,13 @@ impl Devices {
     fn now(&self) -> u64 {
         millis(self.clock.now())
     }
+}
+
+async fn delete(tx: &Tx, leases: &[(Uuid, i64)]) -> Result<(), StoreError> {
+    for (id, fence) in leases {
+        tx.delete_lease(*id, *fence).await?;
+    }
+    Ok(())
 }
 
 fn ask_to_yield(sessions: &Mutex<Sessions>, yields: Vec<Yield>) {
@@ -388,6 +418,7 @@ fn to_row(id: Uuid, lease: &Lease) -> warren_store::Lease {
         worker: lease.holder.worker.clone(),
         boot: lease.holder.boot.clone(),
         slot: i64::from(lease.holder.slot),
+        wait: lease.wait as i64,
         fence: lease.fence as i64,
         state: GRANTED.to_owned(),
         memory_bytes: lease.memory_bytes as i64,
@@ -406,6 +437,7 @@ fn from_row(row: &warren_store::Lease, timing: &LeaseTiming) -> Lease {
             boot: row.boot.clone(),
             slot: u32::try_from(row.slot).unwrap_or(0),
         },
+        wait: row.wait as u64,
         model: row.model.clone(),
         memory_bytes: row.memory_bytes as u64,
         // Not kept: after a hand-over a lease is nobody's favourite.

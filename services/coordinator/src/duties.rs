@@ -8,8 +8,8 @@ use warren_messages::routes::{COMMANDS, REPORTS};
 use warren_store::StoreError;
 
 use crate::{
-    commands::Commands, lead::Lead, letters::Index, missing, progress, reaper, releaser, replay, reports::Reports,
-    sweeper,
+    commands::Commands, lead::Lead, leaving, letters::Index, missing, progress, reaper, releaser, replay,
+    reports::Reports, sweeper,
 };
 
 /// Messages in one transaction.
@@ -66,6 +66,10 @@ pub(crate) fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>
     {
         let (lead, over) = (Arc::clone(lead), over.clone());
         work.spawn(async move { replay::run(&lead, &over).await });
+    }
+    {
+        let (lead, over) = (Arc::clone(lead), over.clone());
+        work.spawn(async move { leaving::run(&lead, &over).await });
     }
     {
         let (lead, over) = (Arc::clone(lead), over.clone());

@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 use warren_blob::Blobs;
 use warren_broker::Broker;
 use warren_clock::Clock;
-use warren_jobs::release::JobKey;
+use warren_jobs::{lease::Tenure, release::JobKey};
 use warren_messages::{
     ids::{JobId, TaskId},
     wire::Notice,
@@ -50,6 +51,8 @@ pub(crate) struct Parts {
 pub(crate) struct Lead {
     /// Every write is made under it.
     pub term: Term,
+    /// What is done in its name without a write.
+    tenure: Mutex<Tenure>,
     /// What outlives the term.
     pub parts: Parts,
     /// Who may use which device.
@@ -58,6 +61,10 @@ pub(crate) struct Lead {
     pub release: Notify,
     /// Woken when letters may have to leave `warren.dead`.
     pub leaving: Notify,
+    /// Woken when letters are to be replayed.
+    pub replays: Notify,
+    /// Woken when tasks or jobs ended, or a job was planned: whoever waits for the fate of a replay looks again.
+    pub fates: Notify,
     /// Raised when the rows may say something else than the board.
     pub doubt: Doubt,
     sessions: Mutex<Sessions>,
@@ -65,25 +72,39 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// Starts a term with what the rows say.
+    /// Starts a term, asked for at `asked`, with what the rows say.
     ///
     /// # Errors
     /// When the store is away or the term is lost already.
-    pub(crate) async fn start(term: Term, parts: Parts) -> Result<Self, StoreError> {
+    pub(crate) async fn start(term: Term, asked: Instant, parts: Parts) -> Result<Self, StoreError> {
+        let tenure = Tenure::new(Duration::from_millis(parts.settings.leader.step_down_ms), asked.into_std());
         let doubt = Doubt::default();
         let settings = &parts.settings.devices;
         let devices = Devices::load(term, parts.store.clone(), &parts.clock, settings, doubt.clone()).await?;
         let board = Mutex::new(crate::load::board(&parts.store, parts.clock.now()).await?);
         Ok(Self {
             term,
+            tenure: Mutex::new(tenure),
             parts,
             devices,
             release: Notify::new(),
             leaving: Notify::new(),
+            replays: Notify::new(),
+            fates: Notify::new(),
             doubt,
             sessions: Mutex::default(),
             board,
         })
+    }
+
+    /// True while nobody else can lead. Whatever writes need not ask: the row of the term is held while it does.
+    pub(crate) fn leads(&self) -> bool {
+        self.tenure().holds(Instant::now().into_std())
+    }
+
+    /// How long this coordinator leads for certain.
+    pub(crate) fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().expect("no panic while the tenure is locked")
     }
 
     /// The workers.
@@ -124,9 +145,13 @@ impl Lead {
         self.tell_workers(changes);
         self.parts.relay.committed();
         self.release.notify_one();
+        if !(changes.ended.is_empty() && changes.finished.is_empty() && changes.waiting.is_empty()) {
+            self.fates.notify_one();
+        }
         let jobs: BTreeSet<Uuid> = changes.touched.iter().chain(&changes.finished).copied().collect();
         for job in jobs {
-            self.parts.broker.notice(&Notice { job: JobId(job).to_string() }).await;
+            let ended = changes.finished.contains(&job);
+            self.parts.broker.notice(&Notice { job: JobId(job).to_string(), ended }).await;
         }
     }
 

@@ -28,10 +28,12 @@ pub(crate) async fn run(
     let ttl = Duration::from_millis(timing.ttl_ms);
     metrics::LEADING.set(0.0, &[]);
     while !stopping.is_cancelled() {
+        // The term counts from when it was asked for, or its renewal sent: the row may be older than the answer.
+        let asked = Instant::now();
         match parts.store.try_lead(&name, &address, ttl).await {
             Ok(Some(term)) => {
                 store_health.ready();
-                lead(term, &parts, &current, &stopping).await;
+                lead(term, asked, &parts, &current, &stopping).await;
             }
             Ok(None) => store_health.ready(),
             Err(error) => store_health.down(error.to_string()),
@@ -43,9 +45,14 @@ pub(crate) async fn run(
     }
 }
 
-async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead>>>, stopping: &CancellationToken) {
-    let since = Instant::now();
-    let lead = match Lead::start(term, parts.clone()).await {
+async fn lead(
+    term: Term,
+    asked: Instant,
+    parts: &Parts,
+    current: &watch::Sender<Option<Arc<Lead>>>,
+    stopping: &CancellationToken,
+) {
+    let lead = match Lead::start(term, asked, parts.clone()).await {
         Ok(lead) => Arc::new(lead),
         Err(error) => {
             tracing::warn!(%error, "could not take the lead");
@@ -59,7 +66,7 @@ async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead
     duties::start(&lead, &mut work, &over);
     current.send_replace(Some(Arc::clone(&lead)));
 
-    keep(&lead, since, &over, &mut work).await;
+    keep(&lead, &over, &mut work).await;
 
     current.send_replace(None);
     metrics::LEADING.set(0.0, &[]);
@@ -77,12 +84,10 @@ async fn lead(term: Term, parts: &Parts, current: &watch::Sender<Option<Arc<Lead
 }
 
 /// Renews the term until it is lost, a duty ends, or the process stops.
-async fn keep(lead: &Lead, since: Instant, over: &CancellationToken, work: &mut JoinSet<Result<(), StoreError>>) {
+async fn keep(lead: &Lead, over: &CancellationToken, work: &mut JoinSet<Result<(), StoreError>>) {
     let timing = &lead.parts.settings.leader;
     let mut every = tokio::time::interval(Duration::from_millis(timing.renew_ms));
-    let step_down = Duration::from_millis(timing.step_down_ms);
     let ttl = Duration::from_millis(timing.ttl_ms);
-    let mut renewed = since;
     loop {
         tokio::select! {
             () = over.cancelled() => return,
@@ -100,11 +105,10 @@ async fn keep(lead: &Lead, since: Instant, over: &CancellationToken, work: &mut 
                 return;
             }
             _ = every.tick() => {
-                // The term counts from when the renewal was sent: the row may be older than its answer.
                 let asked = Instant::now();
-                let patience = step_down.saturating_sub(renewed.elapsed());
+                let patience = lead.tenure().left(asked.into_std());
                 match tokio::time::timeout(patience, lead.parts.store.renew(lead.term, ttl)).await {
-                    Ok(Ok(true)) => renewed = asked,
+                    Ok(Ok(true)) => lead.tenure().renewed(asked.into_std()),
                     Ok(Ok(false)) => {
                         tracing::warn!(term = lead.term.0, "another coordinator took the lead");
                         return;
@@ -112,7 +116,7 @@ async fn keep(lead: &Lead, since: Instant, over: &CancellationToken, work: &mut 
                     Ok(Err(error)) => tracing::warn!(%error, "term not renewed"),
                     Err(_) => {}
                 }
-                if renewed.elapsed() >= step_down {
+                if !lead.leads() {
                     tracing::warn!(term = lead.term.0, "term not renewed in time; stepping down");
                     return;
                 }

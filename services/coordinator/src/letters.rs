@@ -42,8 +42,11 @@ impl GroupHandler<Letter> for Index {
             }
         }
         lead.commit(tx, &changes).await?;
+        warren_drills::passing("coordinator.letter-indexed");
         lead.parts.retry.notify_waiters();
         lead.leaving.notify_one();
+        // One that came back may stop the replay that sent it.
+        lead.fates.notify_one();
         for row in new {
             metrics::DEAD_LETTERS_MADE.one(&[("queue", &row.queue), ("class", &row.class)]);
         }
@@ -52,7 +55,7 @@ impl GroupHandler<Letter> for Index {
 }
 
 /// A letter as a row. What names its task or job is read from headers, then from the body.
-fn row(letter: &Letter) -> NewLetter {
+pub(crate) fn row(letter: &Letter) -> NewLetter {
     let header = |name: &str| letter.headers.get(name).map(String::as_str);
     let body: Option<wire::Task> = serde_json::from_slice(&letter.body).ok();
     let text = |name: &str, field: fn(&wire::Task) -> &str| {
@@ -78,6 +81,7 @@ fn row(letter: &Letter) -> NewLetter {
         job_id,
         task_id,
         dispatch,
+        replay_of: header(headers::REPLAY_OF).map(str::to_owned),
         body: letter.body.clone(),
         content_type: letter.content_type.clone(),
         headers: letter.headers.clone(),

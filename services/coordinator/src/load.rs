@@ -44,5 +44,8 @@ pub(crate) async fn board(store: &Store, now: UnixMillis) -> Result<Board, Store
         }
     }
     board.apply(&changes, now);
+    for pause in store.read().pauses().await? {
+        board.set_paused(pause.kind, true);
+    }
     Ok(board)
 }

@@ -1,7 +1,9 @@
-//! Released tasks whose messages are gone, for instance because somebody purged a queue: they go out again.
+//! Released tasks whose messages are gone, for instance because somebody purged a queue: they go out again. And jobs whose
+//! command to plan them is gone: they are planned.
 //!
 //! A task is missing when nothing has its message: not the outbox, not its queue, not the retry ladder, no worker, and no
-//! report of it waits to be read. What is looked at one after the other may move meanwhile, so it must be missing at two
+//! report of it waits to be read. A queue that is never empty cannot have what went in before the tasks that workers
+//! have by now. What is looked at one after the other may move meanwhile, so it must be missing at two
 //! looks. A mistake does no harm: the earlier message is stale.
 
 use std::{
@@ -17,13 +19,14 @@ use uuid::Uuid;
 use warren_clock::UnixMillis;
 use warren_jobs::TaskKind;
 use warren_messages::{
-    ids::TaskId,
-    routes::{REPORTS, tasks},
+    ids::{JobId, TaskId},
+    routes::{COMMANDS, REPORTS, tasks},
 };
-use warren_store::{EventLevel, NewEvent, StoreError, Task};
+use warren_store::{EventLevel, Job, NewEvent, StoreError, Task};
 
 use crate::{
     board::{Changes, Out},
+    commands,
     lead::{self, Lead},
     releaser,
 };
@@ -32,7 +35,11 @@ use crate::{
 const BETWEEN: Duration = Duration::from_secs(30);
 /// A task that went out, or came back from the retry ladder, a shorter while ago is still on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
-/// A queue that is never empty says nothing. A window of tasks does not take this long to be worked off.
+/// Jobs planned in one round.
+const PAGE: u64 = 100;
+/// Messages leave a queue in their order, but tasks released together may go in in another one.
+const ORDERED: Duration = Duration::from_secs(15);
+/// A queue that is never empty, and of which nobody has anything, says nothing. A window of tasks does not take this long to be worked off.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// Looks until `over`.
@@ -61,7 +68,7 @@ pub(crate) struct Suspects(BTreeMap<Uuid, i64>);
 
 impl Suspects {
     /// Takes note of what is missing now; returns what was at the last look, too.
-    fn confirm(&mut self, missing: Vec<Task>) -> Vec<Task> {
+    pub(crate) fn confirm(&mut self, missing: Vec<Task>) -> Vec<Task> {
         let now = missing.iter().map(|task| (task.id, task.dispatch)).collect();
         let before = std::mem::replace(&mut self.0, now);
         missing.into_iter().filter(|task| before.get(&task.id) == Some(&task.dispatch)).collect()
@@ -73,17 +80,74 @@ impl Suspects {
 /// # Errors
 /// When the store is away.
 pub(crate) async fn look(lead: &Lead, suspects: &mut Suspects) -> Result<(), StoreError> {
-    let read = lead.parts.store.read();
-    let missing = if read.unsent_count().await? > 0 {
-        Vec::new()
-    } else {
-        let unseen = unseen(lead, read.released_tasks(None).await?, lead.parts.clock.now());
-        not_queued(lead, unseen).await
-    };
-    for task in suspects.confirm(missing) {
+    for task in suspects.confirm(find(lead, ON_ITS_WAY).await?) {
         release_again(lead, &task).await?;
     }
-    Ok(())
+    for job in unplanned(lead, ON_ITS_WAY).await? {
+        plan(lead, &job).await;
+    }
+    let tx = lead.begin().await?;
+    tx.tick("missing", BETWEEN).await?;
+    tx.commit().await
+}
+
+/// The released tasks that are missing at this look and have been out for at least `out`.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn find(lead: &Lead, out: Duration) -> Result<Vec<Task>, StoreError> {
+    if in_outbox(lead, out).await? {
+        return Ok(Vec::new());
+    }
+    let released = lead.parts.store.read().released_tasks(None).await?;
+    let in_hand = in_hand(lead);
+    let newest = newest(&released, &in_hand);
+    Ok(not_queued(lead, unseen(lead, released, &in_hand, out), &newest).await)
+}
+
+/// The tasks that workers report, each with its dispatch.
+fn in_hand(lead: &Lead) -> HashSet<(Uuid, i64)> {
+    let sessions = lead.sessions();
+    let reported = sessions.iter().flat_map(|(_, worker)| &worker.running);
+    reported.map(|(task, in_hand)| (task.0, i64::from(in_hand.dispatch))).collect()
+}
+
+/// When the youngest task in somebody's hands was released, of each kind.
+fn newest(released: &[Task], in_hand: &HashSet<(Uuid, i64)>) -> BTreeMap<TaskKind, UnixMillis> {
+    let mut newest = BTreeMap::new();
+    for task in released.iter().filter(|task| in_hand.contains(&(task.id, task.dispatch))) {
+        let newest = newest.entry(task.kind).or_insert(UnixMillis(i64::MIN));
+        *newest = (*newest).max(task.released.unwrap_or(*newest));
+    }
+    newest
+}
+
+/// True when something is still to be published that was written at least `age` ago: it may be what seems to be missing.
+async fn in_outbox(lead: &Lead, age: Duration) -> Result<bool, StoreError> {
+    let oldest = lead.parts.store.read().oldest_unsent().await?;
+    Ok(oldest.is_some_and(|oldest| oldest <= lead.parts.clock.now().minus(age)))
+}
+
+/// Jobs that were accepted at least `age` ago, and that nobody has planned or is about to plan.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn unplanned(lead: &Lead, age: Duration) -> Result<Vec<Job>, StoreError> {
+    let read = lead.parts.store.read();
+    let jobs = read.unplanned_jobs(lead.parts.clock.now().minus(age), PAGE).await?;
+    let on_its_way = async || -> Result<bool, StoreError> {
+        let queued = lead.parts.broker.ready_messages(COMMANDS.queue).await != Some(0);
+        Ok(queued || in_outbox(lead, age).await?)
+    };
+    if jobs.is_empty() || on_its_way().await? { Ok(Vec::new()) } else { Ok(jobs) }
+}
+
+/// Plans a job whose command is gone. One that cannot be planned now is looked at again in the next round.
+pub(crate) async fn plan(lead: &Lead, job: &Job) {
+    tracing::warn!(job.id = %JobId(job.id), "the command to plan this job is gone; it is planned all the same");
+    if let Err(fault) = commands::submitted(lead, job.id).await {
+        tracing::warn!(job.id = %JobId(job.id), %fault, "not planned; again in the next round");
+    }
 }
 
 /// How long a task has been out, or back from the retry ladder.
@@ -92,20 +156,17 @@ fn out_for(task: &Task, now: UnixMillis) -> Duration {
 }
 
 /// Those of the released tasks that no worker reports and that should have reached one, or a queue.
-fn unseen(lead: &Lead, released: Vec<Task>, now: UnixMillis) -> Vec<Task> {
-    let in_hand: HashSet<(Uuid, i64)> = lead
-        .sessions()
-        .iter()
-        .flat_map(|(_, worker)| worker.running.iter().map(|(task, in_hand)| (task.0, i64::from(in_hand.dispatch))))
-        .collect();
+fn unseen(lead: &Lead, released: Vec<Task>, in_hand: &HashSet<(Uuid, i64)>, out: Duration) -> Vec<Task> {
+    let now = lead.parts.clock.now();
     released
         .into_iter()
-        .filter(|task| out_for(task, now) >= ON_ITS_WAY && !in_hand.contains(&(task.id, task.dispatch)))
+        .filter(|task| out_for(task, now) >= out && !in_hand.contains(&(task.id, task.dispatch)))
         .collect()
 }
 
-/// Those whose queue has no message, and of which no report waits; and those that have been out for long.
-async fn not_queued(lead: &Lead, mut unseen: Vec<Task>) -> Vec<Task> {
+/// Those whose queue has no message, and of which no report waits; those that younger ones have overtaken; and those that
+/// have been out for long.
+async fn not_queued(lead: &Lead, mut unseen: Vec<Task>, newest: &BTreeMap<TaskKind, UnixMillis>) -> Vec<Task> {
     if unseen.is_empty() {
         return unseen;
     }
@@ -120,17 +181,24 @@ async fn not_queued(lead: &Lead, mut unseen: Vec<Task>) -> Vec<Task> {
         }
     }
     let now = lead.parts.clock.now();
-    unseen.retain(|task| empty.contains(&task.kind) || out_for(task, now) >= LONG);
+    unseen.retain(|task| {
+        let overtaken = newest.get(&task.kind).is_some_and(|newest| out_for(task, *newest) >= ORDERED);
+        empty.contains(&task.kind) || overtaken || out_for(task, now) >= LONG
+    });
     unseen
 }
 
-async fn release_again(lead: &Lead, task: &Task) -> Result<(), StoreError> {
+/// Releases a task again whose message is gone.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn release_again(lead: &Lead, task: &Task) -> Result<(), StoreError> {
     let tx = lead.begin().await?;
     let Some(job) = tx.read().job(task.job_id).await? else { return Ok(()) };
     let Some(task) = tx.redispatch(task.id, task.dispatch).await? else { return Ok(()) };
     tx.outbox(&releaser::message(&lead.parts, &task, Some(&job), job.deadline)?).await?;
     let message = format!("the message of {} {} is gone; it goes out again", task.kind, task.ordinal);
-    tracing::warn!(task = %TaskId(task.id), "{message}");
+    tracing::warn!(job.id = %JobId(job.id), task.id = %TaskId(task.id), "{message}");
     let event = NewEvent::new(EventLevel::Warning, "task.redispatched", message)
         .with(json!({ "task": TaskId(task.id).to_string(), "dispatch": task.dispatch }));
     tx.event(job.id, &event).await?;

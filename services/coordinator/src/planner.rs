@@ -75,6 +75,8 @@ pub(crate) fn prepare(parts: &Parts, job: &Job, media: &Media) -> NewTask {
         media_key: media.blob_key.clone(),
         media_name: media.name.clone(),
         size_bytes: media.size_bytes,
+        max_memory_mb: u32::try_from(job.limits.max_memory_mb).unwrap_or(0),
+        max_disk_mb: u32::try_from(job.limits.max_disk_mb).unwrap_or(0),
     });
     NewTask {
         id: parts.clock.new_id(),

@@ -111,11 +111,13 @@ fn snapshot(lead: &Lead, now: UnixMillis) -> (Vec<Worker>, BTreeMap<Uuid, (Strin
             id: name.to_owned(),
             boot: worker.boot.clone(),
             service: worker.service.clone(),
-            takes: worker.takes.iter().map(|(kind, slots)| (*kind, i64::from(*slots))).collect(),
+            takes: worker.takes.iter().map(|takes| (takes.kind, i64::from(takes.slots))).collect(),
             version: worker.version.clone(),
             live: true,
             heartbeat: now,
             running: json!(tasks).to_string(),
+            trouble: worker.trouble.clone(),
+            last_error: None,
         });
     }
     (workers, running)
@@ -142,6 +144,16 @@ fn gauges(lead: &Lead) -> Vec<Value> {
         values.push((&metrics::LEASES_HELD, label("device", &usage.device), usage.held as f64));
         values.push((&metrics::LEASES_WAITING, label("device", &usage.device), usage.waiting as f64));
         values.push((&metrics::DEVICE_MEMORY, label("device", &usage.device), usage.bytes as f64));
+        values.push((&metrics::DEVICE_BUDGET, label("device", &usage.device), usage.budget as f64));
+        // Several slots of one worker are one line.
+        let mut holders: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (worker, model, bytes) in usage.holders {
+            *holders.entry((worker, model)).or_default() += bytes;
+        }
+        for ((worker, model), bytes) in holders {
+            let labels = vec![("device", usage.device.clone()), ("worker", worker), ("model", model)];
+            values.push((&metrics::LEASE_MEMORY, labels, bytes as f64));
+        }
     }
     values
 }
@@ -162,7 +174,7 @@ async fn count(lead: &Lead) -> Result<Vec<Value>, StoreError> {
     let age = read.oldest_unsent().await?.map_or(Duration::ZERO, |oldest| now.since(oldest));
     values.push((&metrics::OUTBOX_AGE, Vec::new(), age.as_secs_f64()));
     values.push((&metrics::OUTBOX_WAITING, Vec::new(), read.unsent_count().await? as f64));
-    let dead = LetterFilter { states: vec![LetterState::Dead], ..LetterFilter::default() };
-    values.push((&metrics::DEAD_LETTERS, Vec::new(), read.letters(&dead, None, 1).await?.total as f64));
+    let dead = LetterFilter { states: LetterState::OPEN.to_vec(), ..LetterFilter::default() };
+    values.push((&metrics::DEAD_LETTERS, Vec::new(), read.count_letters(&dead).await? as f64));
     Ok(values)
 }

@@ -9,17 +9,19 @@ use uuid::Uuid;
 use warren_broker::Outgoing;
 use warren_clock::UnixMillis;
 use warren_fault::Code;
-use warren_jobs::{JobState, fingerprint::fingerprint, retry::RetryPolicy};
+use warren_jobs::{JobState, fingerprint::fingerprint, plan::SAMPLE_RATE, retry::RetryPolicy};
 use warren_messages::{
     envelope::{Envelope, headers},
     ids::{JobId, TaskId},
     routes::{DEAD_EXCHANGE, tasks},
+    wire::{Turn, task::Work},
 };
 use warren_store::{EventLevel, NewEvent, StoreError, Task};
 
 use crate::{
     board::{Changes, Out},
     lead::Lead,
+    planner::Payload,
     releaser,
     sessions::{InHand, Lost},
     settle,
@@ -44,7 +46,8 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
             () = stopping.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        for outcome in [overdue(lead).await, workers(lead, since).await, purge(lead).await] {
+        for outcome in [softly_overdue(lead).await, overdue(lead).await, workers(lead, since).await, purge(lead).await]
+        {
             match outcome {
                 Err(StoreError::TermLost) => return Err(StoreError::TermLost),
                 Err(error) => tracing::warn!(%error, "reaper: again in the next round"),
@@ -68,7 +71,7 @@ pub(crate) async fn overdue(lead: &Lead) -> Result<(), StoreError> {
                 Err(StoreError::TermLost) => return Err(StoreError::TermLost),
                 // One that cannot be ended keeps no other from ending.
                 Err(error) => {
-                    tracing::warn!(%error, job = %JobId(job.id), "overdue, and not ended; again in the next round")
+                    tracing::warn!(%error, job.id = %JobId(job.id), "overdue, and not ended; again in the next round")
                 }
             }
         }
@@ -78,7 +81,11 @@ pub(crate) async fn overdue(lead: &Lead) -> Result<(), StoreError> {
     }
 }
 
-async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
+/// Ends a job that is over its limit; one that is not is left alone.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     let tx = lead.begin().await?;
     let mut changes = Changes::default();
     let now = tx.now();
@@ -95,6 +102,47 @@ async fn time_out(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     tx.set_job_error(id, Code::JobTimeout.as_str(), &message).await?;
     let event = NewEvent::new(EventLevel::Error, "job.timeout", message).with(json!({ "timeout_seconds": seconds }));
     settle::stop(&tx, &job, JobState::Failed, &event, &mut changes).await?;
+    lead.commit(tx, &changes).await
+}
+
+/// Begins no more of the jobs whose soft limit is over.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn softly_overdue(lead: &Lead) -> Result<(), StoreError> {
+    loop {
+        let page = lead.parts.store.read().softly_overdue_jobs(lead.parts.clock.now(), PAGE).await?;
+        for job in &page {
+            begin_no_more(lead, job.id).await?;
+        }
+        if (page.len() as u64) < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+async fn begin_no_more(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
+    let tx = lead.begin().await?;
+    let job = tx.read().job(id).await?.filter(|job| job.state == JobState::Running);
+    let Some(job) = job.filter(|job| job.soft_deadline.is_some_and(|deadline| deadline <= tx.now())) else {
+        return Ok(());
+    };
+    let stopped = tx.begin_no_more(id).await?;
+    if stopped.is_empty() {
+        return Ok(());
+    }
+    let running = tx.read().counts(id).await?.open();
+    let seconds = job.limits.soft_timeout_s;
+    let message = format!(
+        "its soft limit of {seconds} s is over: {} tasks are not begun, {running} are finished and kept",
+        stopped.len()
+    );
+    tx.set_job_error(id, Code::JobTimeout.as_str(), &message).await?;
+    let fields = json!({ "timeout_seconds": seconds, "tasks_cancelled": stopped.len(), "tasks_running": running });
+    let event = NewEvent::new(EventLevel::Warning, "job.timeout_soft", message).with(fields);
+    tx.event(id, &event).await?;
+    let mut changes = settle::after_tasks(&lead.parts, &tx, id).await?;
+    changes.ended.extend(stopped);
     lead.commit(tx, &changes).await
 }
 
@@ -121,32 +169,48 @@ async fn purge(lead: &Lead) -> Result<(), StoreError> {
     tx.purge_outbox(KEPT).await?;
     tx.purge_inbox(KEPT).await?;
     tx.purge_requests(KEPT).await?;
+    tx.purge_replays(KEPT).await?;
+    tx.tick("reaper", Duration::from_secs(lead.parts.settings.reaper.interval_s)).await?;
     tx.commit().await
 }
 
-/// A worker is gone. What it was reported running counts a loss; its messages are delivered again by the broker.
+/// A worker is gone. What it may have died of counts a loss: what ran alone, or else all that did not only wait. Its
+/// messages are delivered again by the broker.
 ///
 /// # Errors
 /// When the store is away.
 pub(crate) async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
     tracing::warn!(worker = lost.worker, boot = lost.boot, tasks = lost.running.len(), "worker lost");
     let current = current(lead, lost);
+    // One that had the worker to itself is what it died of; of several, it may have been any that did not wait.
+    let one_was_alone = current.iter().any(|(_, in_hand, _)| in_hand.turn == Turn::Alone);
+    let blamed = |in_hand: &InHand| match in_hand.turn {
+        Turn::Alone => true,
+        Turn::Unspecified => !one_was_alone,
+        Turn::Waiting => false,
+    };
     let tx = lead.begin().await?;
     tx.mark_worker_lost(&lost.worker, &lost.boot).await?;
+    if let Some((task, in_hand)) = lost.running.first() {
+        tx.worker_error(&lost.worker, &format!("WorkerLost: it was running {task}, at `{}`", in_hand.step)).await?;
+    }
     let mut changes = Changes::default();
-    for (task, in_hand, out) in &current {
+    for (task, in_hand, out) in current.iter().filter(|(_, in_hand, _)| blamed(in_hand)) {
         let Some(losses) = tx.add_loss(task.0, i64::from(in_hand.dispatch)).await? else { continue };
-        let message = format!("worker {} was lost during `{}`; the task runs again", lost.worker, in_hand.step);
-        let event = NewEvent::new(EventLevel::Warning, "task.worker_lost", message)
-            .with(json!({ "task": task.to_string(), "losses": losses, "step": in_hand.step }));
+        let at = tx.read().task(task.0).await?.map(|row| stretch(&row)).unwrap_or_default();
+        let message = format!("worker {} was lost during `{}`{at}; the task runs again", lost.worker, in_hand.step);
+        let event = NewEvent::new(EventLevel::Warning, "task.worker_lost", message).with(json!({
+            "task": task.to_string(), "losses": losses, "step": in_hand.step, "done_units": in_hand.done_units,
+        }));
         tx.event(out.job, &event).await?;
         changes.touched.push(out.job);
     }
     lead.commit(tx, &changes).await?;
-    for (task, in_hand, _) in &current {
+    let policy = RetryPolicy { max_losses: lead.parts.settings.reaper.max_losses, ..RetryPolicy::default() };
+    for (task, in_hand, _) in current.iter().filter(|(_, in_hand, _)| blamed(in_hand)) {
         if let Some(row) = lead.parts.store.read().task(task.0).await? {
             let losses = u32::try_from(row.losses).unwrap_or(u32::MAX);
-            if row.state.is_open() && RetryPolicy::default().lost_too_often(losses) {
+            if row.state.is_open() && policy.lost_too_often(losses) {
                 bury(lead, &row, &in_hand.step).await?;
             }
         }
@@ -155,15 +219,21 @@ pub(crate) async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
 }
 
 /// A worker has drained and is gone, as it said it would be: nothing is lost. What it could not finish, the broker
-/// delivers to another one.
+/// delivers to another one. One that left by its own wish stays among the rows with its reason, `why`, until another
+/// process has its name.
 ///
 /// # Errors
 /// When the store is away.
-pub(crate) async fn left(lead: &Lead, worker: &str, boot: &str) -> Result<(), StoreError> {
-    tracing::info!(worker, boot, "worker left");
+pub(crate) async fn left(lead: &Lead, worker: &str, boot: &str, why: &str) -> Result<(), StoreError> {
+    tracing::info!(worker, boot, why, "worker left");
     lead.count_slots();
     let tx = lead.begin().await?;
-    tx.forget_worker(worker, boot).await?;
+    if why.is_empty() {
+        tx.forget_worker(worker, boot).await?;
+    } else {
+        tx.mark_worker_lost(worker, boot).await?;
+        tx.worker_error(worker, &format!("left: {why}")).await?;
+    }
     tx.commit().await
 }
 
@@ -177,11 +247,26 @@ fn current<'a>(lead: &Lead, lost: &'a Lost) -> Vec<(TaskId, &'a InHand, Out)> {
     lost.running.iter().filter_map(out).collect()
 }
 
+/// Which part of the job a task is, for people: ` of 60–118 s`. Empty for the one that is all of it.
+fn stretch(task: &Task) -> String {
+    let seconds = |samples: i64| samples as f64 / SAMPLE_RATE as f64;
+    match Payload::read(&task.payload) {
+        Ok(Work::Transcribe(work)) => {
+            let first = work.windows.first().map_or(0, |window| window.first_sample);
+            let end = work.windows.last().map_or(0, |window| window.first_sample + window.samples);
+            format!(" of {:.0}–{:.0} s", seconds(first), seconds(end))
+        }
+        Ok(Work::Embed(work)) => format!(" of texts from {} on", work.first),
+        Ok(Work::Prepare(_)) | Err(_) => String::new(),
+    }
+}
+
 /// Makes the dead letter of a task that took too many workers with it. Its own message, delivered once more, is stale.
 async fn bury(lead: &Lead, task: &Task, step: &str) -> Result<(), StoreError> {
     let job = lead.parts.store.read().job(task.job_id).await?;
     let row = releaser::message(&lead.parts, task, job.as_ref(), job.as_ref().and_then(|job| job.deadline))?;
-    let cause = format!("{} workers were lost while they ran it; the last step was `{step}`", task.losses);
+    let at = stretch(task);
+    let cause = format!("{} workers were lost while they ran it; the last step was `{step}`{at}", task.losses);
     let class = Code::WorkerLost.as_str();
     let mut envelope = Envelope {
         message_id: row.message_id.parse().unwrap_or_default(),
@@ -200,7 +285,7 @@ async fn bury(lead: &Lead, task: &Task, step: &str) -> Result<(), StoreError> {
     for outcome in lead.parts.broker.publish_many(std::slice::from_ref(&letter)).await {
         if let Err(error) = outcome {
             // The next loss tries again.
-            tracing::warn!(%error, task = %TaskId(task.id), job = %JobId(task.job_id), "dead letter not published");
+            tracing::warn!(%error, task.id = %TaskId(task.id), job.id = %JobId(task.job_id), "dead letter not published");
         }
     }
     Ok(())

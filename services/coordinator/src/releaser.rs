@@ -1,6 +1,9 @@
 //! Giving tasks to the broker: the scheduler decides, a transaction writes, the outbox publishes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +18,7 @@ use warren_messages::{
     wire,
 };
 use warren_store::{EventLevel, Finish, Job, NewEvent, NewOutbox, StoreError, Task, Tx, Want};
+use warren_telemetry::metrics;
 
 use crate::{
     board::{Changes, Out},
@@ -67,7 +71,7 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
 /// When the store is away; then nothing was decided.
 pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreError> {
     let parts = &lead.parts;
-    let now = parts.clock.now();
+    let (now, began) = (parts.clock.now(), Instant::now());
     let picked = lead.board().decide(kind, GROUP, now);
     if picked.is_empty() {
         return Ok(0);
@@ -77,6 +81,7 @@ pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreErr
         let tx = lead.begin().await?;
         let written = write(parts, &tx, &wants).await?;
         lead.doubt.commit(tx).await?;
+        warren_drills::passing("coordinator.tasks-released");
         Ok::<_, StoreError>(written)
     };
     let (tasks, changes) = match written.await {
@@ -90,6 +95,7 @@ pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreErr
         }
     };
     note(lead, kind, &picked, &tasks);
+    metrics::RELEASE_SECONDS.record(began.elapsed().as_secs_f64(), &[("kind", kind.as_str())]);
     lead.follow(&changes).await;
     Ok(picked.iter().map(|(_, count)| count).sum())
 }
@@ -140,7 +146,7 @@ async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Cha
 /// Fails a task whose own row makes no sense: it would be chosen again and again, and nobody's after it.
 async fn unreadable(parts: &Parts, tx: &Tx, task: &Task, error: &StoreError) -> Result<Changes, StoreError> {
     let cause = error.to_string();
-    tracing::error!(task = %TaskId(task.id), cause, "a task cannot be released");
+    tracing::error!(job.id = %JobId(task.job_id), task.id = %TaskId(task.id), cause, "a task cannot be released");
     let event = NewEvent::new(EventLevel::Error, "task.failed", cause.clone())
         .with(json!({ "task": TaskId(task.id).to_string(), "error_code": Code::Internal.as_str() }));
     tx.event(task.job_id, &event).await?;
@@ -161,12 +167,13 @@ async fn start(parts: &Parts, tx: &Tx, job: &Job) -> Result<UnixMillis, StoreErr
     let event = NewEvent::new(EventLevel::Info, "job.started", "the first task was released");
     tx.set_job_state(job.id, JobState::Queued, JobState::Running, &event).await?;
     tx.set_deadline(job.id, deadline).await?;
+    tracing::info!(job.id = %JobId(job.id), limit_s = limit(parts, job).as_secs(), "job started");
     Ok(deadline)
 }
 
 /// How long a job may run.
 pub(crate) fn limit(parts: &Parts, job: &Job) -> Duration {
-    Duration::from_secs(match u64::try_from(job.timeout_s).unwrap_or(0) {
+    Duration::from_secs(match u64::try_from(job.limits.timeout_s).unwrap_or(0) {
         0 => parts.settings.reaper.timeout_s,
         asked => asked,
     })

@@ -4,7 +4,7 @@
 //! later, twice, or from a worker that was given up, changes nothing.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
+use warren_clock::UnixMillis;
 use warren_fault::{Cause, Code, Fault};
 use warren_jobs::{JobKind, TaskKind, TaskState, plan::SAMPLE_RATE, state};
 use warren_messages::{
@@ -24,7 +25,7 @@ use warren_messages::{
     wire::{self, TaskReport, embedded::Vectors, task_report::Report},
 };
 use warren_store::{
-    EmbeddingRow, EventLevel, Finish, Finished, Job, NewEvent, NewPassage, Segment, StoreError, Task, Tx,
+    EmbeddingRow, EventLevel, Finish, Job, NewEvent, NewPassage, SafeBatch, Segment, StoreError, Task, Tx,
 };
 use warren_telemetry::metrics;
 
@@ -64,12 +65,12 @@ impl GroupHandler<Received<TaskReport>> for Reports {
         let fetched = join_all(group.iter().map(|received| self.item(received))).await;
         for (received, item) in group.iter().zip(fetched) {
             match item {
-                Ok(item) if self.lacks_parts(&item, group).await? => {
-                    tracing::warn!(job = received.message.job, "the end of a recording waits for its parts");
+                Ok(item) if self.lacks_parts(&item, &items).await? => {
+                    tracing::warn!(job.id = received.message.job, "the end of a recording waits for its parts");
                     waiting.push(received);
                 }
                 Err(fault) if waits_alone(&fault) => {
-                    tracing::warn!(task = received.message.task, %fault, "a report waits");
+                    tracing::warn!(job.id = received.message.job, task.id = received.message.task, %fault, "a report waits");
                     waiting.push(received);
                 }
                 item => items.push(item?),
@@ -79,6 +80,7 @@ impl GroupHandler<Received<TaskReport>> for Reports {
             let tx = lead.begin().await?;
             let changes = record(&lead.parts, &tx, &items).await?;
             lead.commit(tx, &changes).await?;
+            warren_drills::passing("coordinator.reports-recorded");
         }
         put_aside(&lead.parts.broker, REPORTS, &waiting, group.len(), retry).await
     }
@@ -108,14 +110,14 @@ impl Reports {
         Ok(item)
     }
 
-    /// The recording is said to be complete, and a part of it is neither recorded nor in this group: its report could not
-    /// be taken. Until its dead letter is known, which ends the task, or the part comes, this waits; else the job would
-    /// succeed without it.
-    async fn lacks_parts(&self, item: &Item<'_>, group: &[Received<TaskReport>]) -> Result<bool, StoreError> {
+    /// The recording is said to be complete, and a part of it is neither recorded nor about to be, before this: its report
+    /// could not be taken, or comes later. Until its dead letter is known, which ends the task, or the part comes, this
+    /// waits; else the job would succeed without it.
+    async fn lacks_parts(&self, item: &Item<'_>, before: &[Item<'_>]) -> Result<bool, StoreError> {
         let Some(Report::PreparedAll(all)) = &item.report.report else { return Ok(false) };
-        let mut known: BTreeSet<u32> = group
+        let mut known: BTreeSet<u32> = before
             .iter()
-            .map(|received| &received.message)
+            .map(|item| item.report)
             .filter(|report| report.task == item.report.task && report.dispatch == item.report.dispatch)
             .filter_map(|report| match &report.report {
                 Some(Report::PreparedPart(part)) => Some(part.ordinal),
@@ -164,10 +166,13 @@ impl Reports {
     }
 }
 
-/// The rows that a group of reports is about.
+/// The rows that a group of reports is about, and what is to be written for all of them at once.
 struct Rows {
     tasks: HashMap<Uuid, Task>,
     jobs: HashMap<Uuid, Job>,
+    ended: Vec<Finish>,
+    vectors: BTreeMap<Uuid, Vec<EmbeddingRow>>,
+    now: UnixMillis,
 }
 
 /// The report is of the task's current dispatch, and the first one of it.
@@ -184,6 +189,9 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, F
     let mut rows = Rows {
         tasks: tasks.into_iter().map(|task| (task.id, task)).collect(),
         jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
+        ended: Vec::new(),
+        vectors: BTreeMap::new(),
+        now: tx.now(),
     };
     let mut changes = Changes::default();
     let mut touched = BTreeSet::new();
@@ -197,7 +205,21 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, F
             continue;
         }
         changes.merge(one(parts, tx, item, &mut rows).await?);
+        if let Some(job) = rows.jobs.get_mut(&item.job) {
+            let peak = i64::try_from(item.report.peak_memory_bytes).unwrap_or(i64::MAX);
+            if peak > job.peak_memory_bytes {
+                tx.raise_peak_memory(item.job, peak).await?;
+                job.peak_memory_bytes = peak;
+            }
+        }
         touched.insert(item.job);
+    }
+    if tx.finish_many(&rows.ended).await?.len() < rows.ended.len() {
+        // Only the leader writes to tasks, and it holds its term.
+        return Err(StoreError::corrupt("a task changed while its report was recorded").into());
+    }
+    for (job, vectors) in &rows.vectors {
+        tx.upsert_embeddings(*job, vectors).await?;
     }
     for job in touched {
         changes.merge(settle::after_tasks(parts, tx, job).await?);
@@ -210,7 +232,7 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
     match &item.report.report {
         Some(Report::PreparedPart(part)) => Ok(prepared_part(parts, tx, job, part).await?),
         Some(Report::PreparedAll(all)) => {
-            let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+            let changes = finish(item, rows);
             let seconds = all.samples.max(0) as f64 / SAMPLE_RATE as f64;
             tx.set_duration(item.job, seconds).await?;
             let wants_index = rows.jobs.get(&item.job).is_some_and(|job| {
@@ -228,15 +250,15 @@ async fn one(parts: &Parts, tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result
         Some(Report::Embedded(_)) => embedded(tx, item, rows).await,
         Some(Report::Failed(fault)) => {
             let error = Some((fault.code.clone(), fault.message.clone()));
-            let Some(changes) = finish_as(tx, item, rows, TaskState::Failed, error).await? else {
-                return Ok(Changes::default());
-            };
+            let changes = finish_as(item, rows, TaskState::Failed, error);
             let event = NewEvent::new(EventLevel::Error, "task.failed", fault.message.clone())
                 .with(json!({ "task": item.report.task, "error_code": fault.code }));
             tx.event(item.job, &event).await?;
+            tx.worker_error(&item.report.worker, &trouble(&fault.code, item, &fault.message)).await?;
             Ok(changes)
         }
         Some(Report::Retry(retry)) => Ok(retry_later(tx, item, retry, rows).await?),
+        Some(Report::DeviceFull(full)) => Ok(device_full(tx, item, full).await?),
         None => Ok(Changes::default()),
     }
 }
@@ -269,7 +291,7 @@ async fn transcribed_windows(
     transcribed: &wire::Transcribed,
     rows: &mut Rows,
 ) -> Result<Changes, StoreError> {
-    let Some(mut changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+    let mut changes = finish(item, rows);
     let Some(task) = rows.tasks.get(&item.task) else { return Ok(changes) };
     let segments: Vec<_> = transcribed
         .segments
@@ -309,7 +331,7 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
         let message = format!("embedded: {} vectors for the {texts} texts of {}", vectors.len(), item.report.task);
         return Err(Fault::permanent(Code::Malformed, message));
     }
-    let Some(changes) = finish(tx, item, rows).await? else { return Ok(Changes::default()) };
+    let changes = finish(item, rows);
     let Some(job) = rows.jobs.get(&item.job) else { return Ok(changes) };
     let ordinals = i64::from(work.first)..;
     let index = match job.kind {
@@ -318,12 +340,12 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
         JobKind::Query => false,
     };
     if job.kind != JobKind::Transcribe {
-        let rows: Vec<_> = vectors
-            .iter()
-            .zip(ordinals.clone())
-            .map(|(vector, ordinal)| EmbeddingRow { ordinal, model: work.model.clone(), vector: vector.clone() })
-            .collect();
-        tx.upsert_embeddings(item.job, &rows).await?;
+        let new = vectors.iter().zip(ordinals.clone()).map(|(vector, ordinal)| EmbeddingRow {
+            ordinal,
+            model: work.model.clone(),
+            vector: vector.clone(),
+        });
+        rows.vectors.entry(item.job).or_default().extend(new);
     }
     if index {
         let passages = passages(tx, job, &work).await?;
@@ -378,46 +400,78 @@ async fn retry_later(
 ) -> Result<Changes, StoreError> {
     let Some(task) = rows.tasks.get(&item.task) else { return Ok(Changes::default()) };
     let now = tx.now();
-    let until = retry.until.as_ref().map_or(now, |until| warren_clock::UnixMillis(to_millis(until)));
+    let until = retry.until.as_ref().map_or(now, |until| UnixMillis(to_millis(until)));
     if !tx.retry_announced(item.task, task.dispatch, until).await? {
         return Ok(Changes::default());
     }
-    let seconds = until.since(now).as_secs();
+    let seconds = until.since(now).as_millis().div_ceil(1_000);
     let message = format!("{} waits {seconds} s: {}", task.kind, retry.reason);
     let event = NewEvent::new(EventLevel::Warning, "job.retry_later", message).with(json!({
         "task": item.report.task, "delay_s": seconds, "error_code": retry.code, "attempt": retry.attempt,
         "spends_attempt": retry.spends_attempt,
     }));
     tx.event(item.job, &event).await?;
+    tx.worker_error(&item.report.worker, &trouble(&retry.code, item, &retry.reason)).await?;
     Ok(Changes { postponed: vec![item.task], ..Changes::default() })
 }
 
-async fn finish(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Option<Changes>, StoreError> {
-    finish_as(tx, item, rows, TaskState::Done, None).await
+/// The way down is told step by step, and where it ended is remembered.
+async fn device_full(tx: &Tx, item: &Item<'_>, full: &wire::DeviceFull) -> Result<Changes, StoreError> {
+    for shortage in &full.shortages {
+        tx.event(item.job, &out_of_memory(&item.report.task, full, shortage)).await?;
+    }
+    let lower = full.shortages.iter().any(|shortage| full.safe_rows < shortage.rows);
+    if full.safe_rows > 0 && lower {
+        let batch = SafeBatch { length: full.length.into(), most: full.safe_rows.into() };
+        tx.learn_batch(&full.device, &full.model, batch).await?;
+    }
+    let last = full.shortages.last().map(|shortage| shortage.reason.as_str()).unwrap_or_default();
+    tx.worker_error(&item.report.worker, &trouble(Code::OutOfMemory.as_str(), item, last)).await?;
+    Ok(Changes::default())
 }
 
-/// Ends the task of a report. `None`: it was stale after all.
-async fn finish_as(
-    tx: &Tx,
-    item: &Item<'_>,
-    rows: &mut Rows,
-    to: TaskState,
-    error: Option<(String, String)>,
-) -> Result<Option<Changes>, StoreError> {
-    let finish = Finish {
+fn out_of_memory(task: &str, full: &wire::DeviceFull, shortage: &wire::Shortage) -> NewEvent {
+    let next = match shortage.next_rows {
+        0 => "that was the last try".to_owned(),
+        next if next == shortage.rows => "caches are freed and it is tried again".to_owned(),
+        next => format!("{next} are tried"),
+    };
+    let message = format!(
+        "{} has no room for {} inputs of `{}` at once ({}); {next}",
+        full.device, shortage.rows, full.model, shortage.reason
+    );
+    NewEvent::new(EventLevel::Warning, "gpu.oom", message).with(json!({
+        "task": task, "device": full.device, "model": full.model, "length": full.length, "batch": shortage.rows,
+        "next_batch": shortage.next_rows, "memory_free_before_bytes": shortage.free_before,
+        "memory_free_after_bytes": shortage.free_after,
+    }))
+}
+
+/// What is shown of a worker's last error.
+fn trouble(code: &str, item: &Item<'_>, message: &str) -> String {
+    format!("{code}: {message} ({})", item.report.task)
+}
+
+fn finish(item: &Item<'_>, rows: &mut Rows) -> Changes {
+    finish_as(item, rows, TaskState::Done, None)
+}
+
+/// Ends the task of a report; written with the group.
+fn finish_as(item: &Item<'_>, rows: &mut Rows, to: TaskState, error: Option<(String, String)>) -> Changes {
+    if let Some(task) = rows.tasks.get_mut(&item.task) {
+        // What else the group says of the task is late.
+        task.state = to;
+        let labels = [("kind", task.kind.as_str()), ("outcome", to.as_str())];
+        metrics::TASK_WAIT_SECONDS.record(rows.now.since(task.created).as_secs_f64(), &labels);
+    }
+    rows.ended.push(Finish {
         task: item.task,
         dispatch: i64::from(item.report.dispatch),
         to,
         worker: item.report.worker.clone(),
         error,
-    };
-    let Some(Finished { id, .. }) = tx.finish(&finish).await? else { return Ok(None) };
-    if let Some(task) = rows.tasks.get_mut(&id) {
-        task.state = to;
-        let labels = [("kind", task.kind.as_str()), ("outcome", to.as_str())];
-        metrics::TASK_WAIT_SECONDS.record(tx.now().since(task.created).as_secs_f64(), &labels);
-    }
-    Ok(Some(Changes { ended: vec![id], ..Changes::default() }))
+    });
+    Changes { ended: vec![item.task], ..Changes::default() }
 }
 
 #[cfg(test)]
@@ -430,5 +484,17 @@ mod tests {
         assert_eq!((event.level, event.event.as_str()), (EventLevel::Warning, "recording.damaged"));
         assert!(event.message.starts_with("recording damaged at 62.2 s"), "{}", event.message);
         assert_eq!(event.fields["at_s"], 62.24);
+    }
+
+    #[test]
+    fn each_step_down_is_told() {
+        let told = |rows, next_rows| {
+            let full = wire::DeviceFull { device: "cuda:0".to_owned(), model: "m".to_owned(), ..Default::default() };
+            let shortage = wire::Shortage { rows, next_rows, reason: "full".to_owned(), ..Default::default() };
+            out_of_memory("task_1", &full, &shortage).message
+        };
+        assert_eq!(told(32, 16), "cuda:0 has no room for 32 inputs of `m` at once (full); 16 are tried");
+        assert!(told(32, 32).ends_with("caches are freed and it is tried again"));
+        assert!(told(1, 0).ends_with("that was the last try"));
     }
 }

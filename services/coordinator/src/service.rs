@@ -11,8 +11,8 @@ use warren_messages::{
     ids::TaskId,
     wire::{
         AcquireRequest, AcquireResponse, Cancelled, CoordinatorOrder, Granted, ReleaseRequest, ReleaseResponse,
-        RenewedOrder, Stale, TooLarge, Waiting, WorkerReport, acquire_response::Outcome, coordinator_order::Order,
-        leases_server::Leases,
+        RenewedOrder, SafeBatch, Stale, TooLarge, Waiting, WorkerReport, acquire_response::Outcome,
+        coordinator_order::Order, leases_server::Leases,
     },
 };
 use warren_store::{Store, StoreError, Term};
@@ -51,12 +51,11 @@ impl Leases for Door {
         let door = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = session(&lead, reports, &orders) => {}
-                // The term is over: the worker looks for the next leader.
-                () = over(&mut current, lead.term) => {
-                    let _ = orders.send(Err(door.not_leader().await)).await;
-                }
+                () = session(&lead, reports, &orders) => if lead.leads() { return },
+                () = over(&mut current, lead.term) => {}
             }
+            // The term is over: the worker looks for the next leader.
+            let _ = orders.send(Err(door.not_leader().await)).await;
         });
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
@@ -113,6 +112,7 @@ impl Door {
             lease: lead.parts.clock.new_id().to_string(),
             device: asked.device.clone(),
             holder: lease::Holder { worker: asked.worker.clone(), boot: asked.boot.clone(), slot: asked.slot },
+            wait: asked.wait,
             model: asked.model.clone(),
             memory_bytes: asked.memory_bytes,
             class: job.map_or(JobClass::Default, |job| job.class),
@@ -122,7 +122,13 @@ impl Door {
         let answer = lead.devices.acquire(request, patience).await.map_err(|error| unavailable(&error))?;
         Ok(match answer {
             Answer::Granted(lease) => {
-                Outcome::Granted(Granted { lease: lease.id, fence: lease.fence, ttl_ms: lead.devices.ttl_ms() })
+                let batches = self.batches(&asked.device, &asked.model).await;
+                Outcome::Granted(Granted {
+                    lease: lease.id,
+                    fence: lease.fence,
+                    ttl_ms: lead.devices.ttl_ms(),
+                    batches,
+                })
             }
             Answer::Waiting { position, held_by } => {
                 Outcome::Waiting(Waiting { position: u32::try_from(position).unwrap_or(u32::MAX), held_by })
@@ -130,6 +136,16 @@ impl Door {
             Answer::TooLarge { arithmetic } => Outcome::TooLarge(TooLarge { arithmetic }),
             Answer::UnknownDevice => return Err(unknown_device(&asked.device)),
         })
+    }
+}
+
+impl Door {
+    /// What is known to fit. Not knowing it costs the worker a few passes, so trouble with the database is not passed on.
+    async fn batches(&self, device: &str, model: &str) -> Vec<SafeBatch> {
+        let known = self.store.read().safe_batches(device, model, self.store.clock().now()).await;
+        let wire = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        let known = known.unwrap_or_default().into_iter();
+        known.map(|batch| SafeBatch { length: wire(batch.length), rows: wire(batch.most) }).collect()
     }
 }
 
@@ -160,13 +176,16 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
         // Before the answer: whoever has that knows whether its tasks are wanted. But leases depend on the answer, and a
         // slow database must not cost them.
         let _ = timeout(ROWS, void(lead, &report)).await;
-        if orders.send(Ok(renewed(lead, &report))).await.is_err() {
+        // Renewals are not written, so nothing else would refuse those of a leader that was stopped for a while: the next
+        // one has given every lease its last life by now.
+        if !lead.leads() || orders.send(Ok(renewed(lead, &report))).await.is_err() {
             break;
         }
     }
-    if let Some((worker, boot)) = known
-        && lead.sessions().disconnected(&worker, orders)
-        && let Err(error) = reaper::left(lead, &worker, &boot).await
+    let Some((worker, boot)) = known else { return };
+    let left = lead.sessions().disconnected(&worker, orders);
+    if let Some(why) = left
+        && let Err(error) = reaper::left(lead, &worker, &boot, &why).await
     {
         tracing::warn!(%error, worker, "a worker that drained is still among the rows");
     }

@@ -6,7 +6,9 @@ use tokio::{sync::mpsc, time::Instant};
 use warren_jobs::TaskKind;
 use warren_messages::{
     ids::TaskId,
-    wire::{CancelOrder, CoordinatorOrder, StaleOrder, WorkerReport, YieldOrder, coordinator_order::Order},
+    wire::{
+        CancelOrder, CoordinatorOrder, KindSlots, StaleOrder, Turn, WorkerReport, YieldOrder, coordinator_order::Order,
+    },
 };
 
 /// Where orders to one worker go. Orders are few and small; a worker that reads none is cut off.
@@ -21,6 +23,19 @@ pub(crate) struct InHand {
     pub step: String,
     /// Units of the job done inside the task.
     pub done_units: f64,
+    /// Whether it waits for the worker's slots, or has them to itself.
+    pub turn: Turn,
+}
+
+/// A kind of task that a worker consumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// Which.
+    pub kind: TaskKind,
+    /// Tasks that it runs at once.
+    pub slots: u32,
+    /// Tasks that it takes in hand at once: more, when they are short.
+    pub holds: u32,
 }
 
 /// One worker process.
@@ -30,12 +45,16 @@ pub(crate) struct Worker {
     pub boot: String,
     /// Name of the service.
     pub service: String,
-    /// Task kinds it consumes, and how many tasks of each it runs at once.
-    pub takes: Vec<(TaskKind, u32)>,
+    /// Task kinds it consumes.
+    pub takes: Vec<Takes>,
     /// Its version.
     pub version: String,
     /// It takes no new work.
     pub draining: bool,
+    /// Why it takes no work, by its own words; empty when it does.
+    pub trouble: String,
+    /// Why it drains by itself; empty when it was told to, or does not.
+    pub leaving: String,
     /// Tasks in its hands.
     pub running: HashMap<TaskId, InHand>,
     last_report: Instant,
@@ -66,17 +85,23 @@ impl Sessions {
             .running
             .iter()
             .filter_map(|task| {
-                let in_hand =
-                    InHand { dispatch: task.dispatch, step: task.step.clone(), done_units: task.done_units.max(0.0) };
+                let in_hand = InHand {
+                    dispatch: task.dispatch,
+                    step: task.step.clone(),
+                    done_units: task.done_units.max(0.0),
+                    turn: task.turn(),
+                };
                 Some((task.task.parse().ok()?, in_hand))
             })
             .collect();
         let worker = Worker {
             boot: report.boot.clone(),
             service: report.service.clone(),
-            takes: report.takes.iter().filter_map(|takes| Some((takes.kind.parse().ok()?, takes.slots))).collect(),
+            takes: report.takes.iter().filter_map(Takes::read).collect(),
             version: report.version.clone(),
             draining: report.draining,
+            trouble: report.trouble.clone(),
+            leaving: report.leaving.clone(),
             running,
             last_report: Instant::now(),
             orders: Some(orders.clone()),
@@ -85,17 +110,13 @@ impl Sessions {
         (before.boot != report.boot).then(|| before.lost(&report.worker))
     }
 
-    /// The stream that these orders go to ended. A worker that was draining has left: true. Any other may come back within
-    /// the time that [`Sessions::expire`] allows.
-    pub(crate) fn disconnected(&mut self, name: &str, orders: &Orders) -> bool {
+    /// The stream that these orders go to ended. A worker that was draining has left, and said why if that was its own
+    /// wish. `None`: any other may come back within the time that [`Sessions::expire`] allows.
+    pub(crate) fn disconnected(&mut self, name: &str, orders: &Orders) -> Option<String> {
         let of_stream = |worker: &&mut Worker| worker.orders.as_ref().is_some_and(|now| now.same_channel(orders));
-        let Some(worker) = self.workers.get_mut(name).filter(of_stream) else { return false };
+        let worker = self.workers.get_mut(name).filter(of_stream)?;
         worker.orders = None;
-        let left = worker.draining;
-        if left {
-            self.workers.remove(name);
-        }
-        left
+        if worker.draining { self.workers.remove(name).map(|worker| worker.leaving) } else { None }
     }
 
     /// Removes the workers that have been silent since before `earliest`.
@@ -111,11 +132,17 @@ impl Sessions {
 
     /// Tasks of this kind that the workers run at once.
     pub(crate) fn slots(&self, kind: TaskKind) -> u32 {
-        let takes = self.workers.values().filter(|worker| !worker.draining).flat_map(|worker| &worker.takes);
-        takes
-            .filter(|(takes, _)| *takes == kind)
-            .map(|(_, slots)| slots)
-            .fold(0_u32, |sum, slots| sum.saturating_add(*slots))
+        self.takes(kind).fold(0_u32, |sum, takes| sum.saturating_add(takes.slots))
+    }
+
+    /// Tasks of this kind that the workers take in hand at once.
+    pub(crate) fn holds(&self, kind: TaskKind) -> u32 {
+        self.takes(kind).fold(0_u32, |sum, takes| sum.saturating_add(takes.holds))
+    }
+
+    fn takes(&self, kind: TaskKind) -> impl Iterator<Item = &Takes> {
+        let working = self.workers.values().filter(|worker| !worker.draining);
+        working.flat_map(|worker| &worker.takes).filter(move |takes| takes.kind == kind)
     }
 
     /// All workers, by name.
@@ -145,6 +172,13 @@ impl Sessions {
     }
 }
 
+impl Takes {
+    fn read(takes: &KindSlots) -> Option<Self> {
+        let holds = takes.holds.max(takes.slots);
+        Some(Self { kind: takes.kind.parse().ok()?, slots: takes.slots, holds })
+    }
+}
+
 impl Worker {
     fn lost(self, name: &str) -> Lost {
         let mut running: Vec<_> = self.running.into_iter().collect();
@@ -165,7 +199,7 @@ mod tests {
     use std::time::Duration;
 
     use uuid::Uuid;
-    use warren_messages::wire::{KindSlots, TaskInHand};
+    use warren_messages::wire::TaskInHand;
 
     use super::*;
 
@@ -174,7 +208,7 @@ mod tests {
             worker: "transcription".to_owned(),
             boot: boot.to_owned(),
             takes: [("prepare", 2), ("transcribe", 16)]
-                .map(|(kind, slots)| KindSlots { kind: kind.to_owned(), slots })
+                .map(|(kind, slots)| KindSlots { kind: kind.to_owned(), slots, holds: 0 })
                 .to_vec(),
             running: tasks
                 .iter()
@@ -183,6 +217,7 @@ mod tests {
                     dispatch: 1,
                     step: "decode".to_owned(),
                     done_units: 3.0,
+                    turn: 0,
                 })
                 .collect(),
             ..WorkerReport::default()
@@ -220,13 +255,14 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.report(&report("a", &[1]), &first);
         sessions.report(&report("a", &[1]), &second);
-        assert!(!sessions.disconnected("transcription", &first), "it has another stream by now");
+        assert_eq!(sessions.disconnected("transcription", &first), None, "it has another stream by now");
         sessions.cancel(TaskId(Uuid::from_u128(1)));
         assert!(heard.try_recv().is_ok(), "orders still reach it");
-        assert!(!sessions.disconnected("transcription", &second));
+        assert_eq!(sessions.disconnected("transcription", &second), None);
         assert_eq!(sessions.iter().count(), 1);
-        sessions.report(&WorkerReport { draining: true, ..report("a", &[1]) }, &first);
-        assert!(sessions.disconnected("transcription", &first));
+        let full = WorkerReport { draining: true, leaving: "memory".to_owned(), ..report("a", &[1]) };
+        sessions.report(&full, &first);
+        assert_eq!(sessions.disconnected("transcription", &first).as_deref(), Some("memory"));
         assert_eq!(sessions.iter().count(), 0);
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use warren_blob::BlobSettings;
 use warren_broker::BrokerSettings;
 use warren_host::{DrainSettings, HttpSettings, ServiceSettings};
+use warren_jobs::retry::RetryPolicy;
 use warren_settings::Validate;
 use warren_store::StoreSettings;
 use warren_telemetry::TelemetrySettings;
@@ -110,11 +111,13 @@ pub(crate) struct ReaperSettings {
     pub timeout_s: u64,
     /// Seconds that a worker may be silent before the tasks it ran count as lost. Default 20.
     pub worker_lost_s: u64,
+    /// Workers that may be lost while they run a task before it is dead as `WorkerLost`. Default 8.
+    pub max_losses: u32,
 }
 
 impl Default for ReaperSettings {
     fn default() -> Self {
-        Self { interval_s: 60, timeout_s: 21_600, worker_lost_s: 20 }
+        Self { interval_s: 60, timeout_s: 21_600, worker_lost_s: 20, max_losses: RetryPolicy::default().max_losses }
     }
 }
 
@@ -122,7 +125,7 @@ impl Default for ReaperSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DeviceSettings {
-    /// `cpu`, `cuda:0`, … as workers name it.
+    /// `cpu`, `cuda:0`, `east/cuda:0`, … as workers name it.
     pub name: String,
     /// Leases at once. Default: 1 for CUDA, the number of cores for the CPU.
     pub max_concurrent: u32,
@@ -182,6 +185,9 @@ impl Validate for Settings {
         }
         if self.reaper.interval_s == 0 || self.reaper.timeout_s == 0 {
             return Err("reaper: interval_s and timeout_s must be at least 1".to_owned());
+        }
+        if self.reaper.max_losses == 0 {
+            return Err("reaper.max_losses: must be at least 1".to_owned());
         }
         // Workers report every 2 s.
         if self.reaper.worker_lost_s < 5 {

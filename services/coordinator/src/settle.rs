@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use warren_jobs::{JobKind, JobState, TaskKind, state};
+use warren_messages::ids::JobId;
 use warren_store::{EventLevel, Job, NewEvent, StoreError, Tx};
 use warren_telemetry::metrics;
 
@@ -25,6 +26,9 @@ pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> R
     if job.kind == JobKind::Transcribe && job.language.is_none() {
         let next = tx.read().next_unreleased(job_id, TaskKind::Transcribe, 1).await?;
         changes.keep_going.extend(next.first().map(|task| (lead::key(&job), TaskKind::Transcribe, task.cost)));
+    }
+    if tx.read().has_open_tasks(job_id).await? {
+        return Ok(changes);
     }
     let counts = tx.read().counts(job_id).await?;
     if counts.open() == 0 && counts.ended_badly() == 0 && !job.planned_final && counts.total() > 0 {
@@ -72,8 +76,11 @@ pub(crate) async fn stop(
 }
 
 async fn end(tx: &Tx, job: &Job, to: JobState, event: &NewEvent, changes: &mut Changes) -> Result<(), StoreError> {
+    // What its last tasks did counts, too.
+    tx.refresh_progress(&[(job.id, 0.0)]).await?;
     if tx.set_job_state(job.id, job.state, to, event).await?.is_some() {
         changes.finished.push(job.id);
+        tracing::info!(job.id = %JobId(job.id), state = to.as_str(), event = event.event, "job ended");
         // Counted after the commit would be exact; before it, a transaction that is run again counts twice at worst.
         let labels = [("kind", job.kind.as_str()), ("outcome", to.as_str())];
         metrics::JOBS_ENDED.one(&labels);

@@ -1,6 +1,7 @@
 //! Deleting what ended jobs leave behind: objects that nobody will read again, and searches.
 //!
-//! An object is kept while its job is open or has a dead task, which may be replayed. What there is to do is read from
+//! An object is kept while its job is open or has a dead task, which may be replayed; the texts that a job was given, as
+//! long as the job itself: it may be resubmitted. What there is to do is read from
 //! the storage itself: results that lost a race, and whatever was written after its job had ended, are found by a later
 //! round.
 
@@ -73,7 +74,11 @@ pub(crate) async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Resu
         for group in keys.chunks(GROUP) {
             let owners: BTreeSet<Uuid> = group.iter().map(Key::owner).collect();
             let owners: Vec<Uuid> = owners.into_iter().collect();
-            let needed = store.read().need_objects(&owners).await.map_err(|error| error.fault())?;
+            let needed = match prefix {
+                Prefix::TEXTS => store.read().known_jobs(&owners).await,
+                _ => store.read().need_objects(&owners).await,
+            };
+            let needed = needed.map_err(|error| error.fault())?;
             for key in group.iter().filter(|key| !needed.contains(&key.owner())) {
                 blobs.delete(key).await.map_err(|error| error.fault())?;
                 deleted += 1;

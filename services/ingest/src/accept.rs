@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 use warren_blob::Key;
@@ -13,7 +14,7 @@ use warren_messages::{
     routes::COMMANDS,
     wire::{self, Command, JobSubmitted, command::Command as What},
 };
-use warren_store::{Job, NewJob, NewOutbox, StoreError, SubmitRequest, Submitted};
+use warren_store::{Job, JobLimits, NewJob, NewOutbox, StoreError, SubmitRequest, Submitted};
 use warren_telemetry::{metrics, trace};
 
 use crate::{
@@ -27,6 +28,8 @@ use crate::{
 const TRIES: u32 = 5;
 /// Wait before the second try; doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// A caller is not kept waiting for more than this before the last try.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A checked request for a job.
 #[derive(Debug)]
@@ -45,10 +48,12 @@ pub(crate) struct Asked {
     pub(crate) model: String,
     /// Known language of a recording.
     pub(crate) language: Option<String>,
-    /// Seconds; 0 for the coordinator's own limit.
-    pub(crate) timeout_s: i64,
+    /// What it may take.
+    pub(crate) limits: JobLimits,
     /// What is to be embedded; empty for a recording.
     pub(crate) texts: Vec<String>,
+    /// The job that it does again.
+    pub(crate) resubmitted_from: Option<Uuid>,
     /// The caller's own id of the request, with the hash of its body.
     pub(crate) request: Option<(String, String)>,
 }
@@ -60,6 +65,7 @@ pub(crate) struct Asked {
 pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Result<Job, Status> {
     let id = parts.clock.new_id();
     let mut texts = if asked.texts.is_empty() { None } else { Some(put_texts(parts, id, &asked.texts).await?) };
+    warren_drills::passing("ingest.texts-stored");
     let kind = asked.kind;
     let (request_id, body_hash) = asked.request.unzip();
     let command = Command {
@@ -76,8 +82,9 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
         spec: asked.spec,
         model: asked.model,
         language: asked.language,
-        timeout_s: asked.timeout_s,
+        limits: asked.limits,
         progress_planned: asked.texts.len() as f64,
+        resubmitted_from: asked.resubmitted_from,
     };
     let request = SubmitRequest {
         request_id: request_id.clone(),
@@ -94,6 +101,7 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
         Ok(Submitted::New(job)) => {
             parts.relay.committed();
             metrics::JOBS_SUBMITTED.one(&[("kind", kind.as_str())]);
+            tracing::info!(job.id = %JobId(job.id), %kind, "job accepted");
             Ok(job)
         }
         Ok(Submitted::Existing(job)) => Ok(job),
@@ -168,6 +176,7 @@ async fn submit(
             texts.keep();
         }
         tx.commit().await?;
+        warren_drills::passing("ingest.job-committed");
     }
     Ok(submitted)
 }
@@ -177,18 +186,19 @@ async fn submit(
 pub(crate) struct Patience {
     left: u32,
     wait: Duration,
+    since: Instant,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { left: TRIES - 1, wait: FIRST_WAIT }
+        Self { left: TRIES - 1, wait: FIRST_WAIT, since: Instant::now() }
     }
 }
 
 impl Patience {
     /// How long to wait before the next try; `None` when there is to be none.
     pub(crate) fn after<T>(&mut self, outcome: &Result<T, StoreError>) -> Option<Duration> {
-        let busy = matches!(outcome, Err(StoreError::Busy { .. }));
+        let busy = matches!(outcome, Err(StoreError::Busy { .. })) && self.since.elapsed() < PATIENCE;
         self.left = self.left.checked_sub(1).filter(|_| busy)?;
         let wait = self.wait;
         self.wait *= 2;
@@ -202,8 +212,11 @@ mod tests {
 
     #[test]
     fn the_hash_leaves_the_request_id_out_and_nothing_else() {
-        let request =
-            |id: &str, timeout_s| wire::SubmitJobRequest { request_id: id.to_owned(), timeout_s, ..Default::default() };
+        let request = |id: &str, timeout_s| wire::SubmitJobRequest {
+            request_id: id.to_owned(),
+            limits: Some(wire::JobLimits { timeout_s, ..Default::default() }),
+            ..Default::default()
+        };
         assert_eq!(hash(&request("a", 1)), hash(&request("b", 1)));
         assert_ne!(hash(&request("a", 1)), hash(&request("a", 2)));
     }

@@ -8,15 +8,19 @@ use warren_messages::{
     wire,
 };
 use warren_models::{Catalogue, Family, Languages, Model};
+use warren_store::{JobLimits, Media};
 
 use crate::{
     languages,
+    room::Room,
     settings::{DefaultSettings, LimitSettings},
     status::{invalid, refused},
 };
 
 /// Characters of a request id.
 const REQUEST_ID: usize = 200;
+/// With less address space, ffmpeg does not even start.
+const LEAST_MEMORY_MB: u32 = 512;
 
 /// The rules of this installation.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) defaults: &'a DefaultSettings,
     /// What is too much.
     pub(crate) limits: &'a LimitSettings,
+    /// Where models may run.
+    pub(crate) room: &'a Room,
 }
 
 impl Rules<'_> {
@@ -39,15 +45,38 @@ impl Rules<'_> {
             return Err(invalid("transcribe.media", "is required: upload the recording first, with Media.Upload"));
         }
         let media = spec.media.parse().map_err(|error: InvalidId| invalid("transcribe.media", error.to_string()))?;
-        let model = self.speech_model(&spec.model)?;
-        let language = self.language(model, spec)?;
+        let asked = self.speech_model(&spec.model)?;
+        let language = self.language(asked, spec)?;
+        let model = self.fitting(asked, spec, &language)?;
+        let downgraded_from = if model.name == asked.name { String::new() } else { asked.name.clone() };
         let embedding_model = if spec.index || !spec.embedding_model.is_empty() {
             self.embedding_model("transcribe.embedding_model", &spec.embedding_model)?.name.clone()
         } else {
             String::new()
         };
-        let filled = wire::TranscribeSpec { model: model.name.clone(), language, embedding_model, ..spec.clone() };
+        let model = model.name.clone();
+        let filled = wire::TranscribeSpec { model, language, embedding_model, downgraded_from, ..spec.clone() };
         Ok((media, filled))
+    }
+
+    /// The model that is used: the one that was asked for, or a smaller one if it does not fit and the caller allows it.
+    fn fitting<'m>(
+        &'m self,
+        asked: &'m Model,
+        spec: &wire::TranscribeSpec,
+        language: &str,
+    ) -> Result<&'m Model, Status> {
+        if self.room.fits(asked) {
+            return Ok(asked);
+        }
+        let able = |model: &Model| {
+            model.family == Family::Whisper
+                && (model.translate || !spec.translate)
+                && (model.languages == Languages::Multilingual || (language == "en" && !spec.translate))
+                && (language.is_empty() || languages::understands(&model.name, language))
+        };
+        let smaller = self.room.next_smaller(self.catalogue, asked, able);
+        smaller.filter(|_| spec.allow_downgrade).ok_or_else(|| self.room.refuse("transcribe.model", asked, smaller))
     }
 
     fn speech_model(&self, name: &str) -> Result<&Model, Status> {
@@ -138,7 +167,8 @@ impl Rules<'_> {
     pub(crate) fn embedding_model(&self, field: &str, name: &str) -> Result<&Model, Status> {
         let model = self.model(field, name, &self.defaults.embedding_model)?;
         if model.embedding.is_some() {
-            return Ok(model);
+            // Another model's vectors are no smaller ones but others, so nothing is put in its place.
+            return if self.room.fits(model) { Ok(model) } else { Err(self.room.refuse(field, model, None)) };
         }
         let problem =
             format!("`{}` makes no vectors; use {}", model.name, self.names(|model| model.embedding.is_some()));
@@ -156,17 +186,51 @@ impl Rules<'_> {
         names.join(", ")
     }
 
-    /// The limit on a job's running time; 0 is the coordinator's own.
+    /// A recording of this size, for a job with these limits: the copy of it that may have to be made is too large.
     ///
     /// # Errors
-    /// When it is too long.
-    pub(crate) fn timeout(&self, seconds: u32) -> Result<i64, Status> {
-        let most = self.limits.timeout_s;
-        if seconds > most {
-            return Err(invalid("timeout_s", format!("must be at most {most}, is {seconds}")));
+    /// `InsufficientDisk` with the arithmetic.
+    pub(crate) fn size(media: &Media, limits: &JobLimits) -> Result<(), Status> {
+        let allowed = limits.max_disk_mb.saturating_mul(1_000_000);
+        if allowed > 0 && media.size_bytes > allowed {
+            let megabytes = |bytes: i64| bytes as f64 / 1e6;
+            let problem = format!(
+                "{:.1} MB are not enough: a copy of `{}` alone takes {:.1}",
+                megabytes(allowed),
+                media.name,
+                megabytes(media.size_bytes)
+            );
+            return Err(refused("limits.max_disk_mb", Code::InsufficientDisk, problem));
         }
-        Ok(i64::from(seconds))
+        Ok(())
     }
+}
+
+/// What a job may take; 0 is left to the coordinator.
+///
+/// # Errors
+/// The limit that cannot be.
+pub(crate) fn limits(asked: &wire::JobLimits, most: &LimitSettings) -> Result<JobLimits, Status> {
+    let wire::JobLimits { timeout_s, soft_timeout_s, max_memory_mb, max_disk_mb } = *asked;
+    if timeout_s > most.timeout_s {
+        let problem = format!("must be at most {}, is {timeout_s}", most.timeout_s);
+        return Err(invalid("limits.timeout_s", problem));
+    }
+    let hard = if timeout_s > 0 { timeout_s } else { most.timeout_s };
+    if soft_timeout_s >= hard {
+        let problem = format!("must be less than the hard limit of {hard}, is {soft_timeout_s}");
+        return Err(invalid("limits.soft_timeout_s", problem));
+    }
+    if (1..LEAST_MEMORY_MB).contains(&max_memory_mb) {
+        let problem = format!("must be at least {LEAST_MEMORY_MB}, which ffmpeg needs, is {max_memory_mb}");
+        return Err(invalid("limits.max_memory_mb", problem));
+    }
+    Ok(JobLimits {
+        timeout_s: timeout_s.into(),
+        soft_timeout_s: soft_timeout_s.into(),
+        max_memory_mb: max_memory_mb.into(),
+        max_disk_mb: max_disk_mb.into(),
+    })
 }
 
 /// Who waits.
@@ -197,6 +261,7 @@ pub(crate) fn request_id(id: &str) -> Result<Option<String>, Status> {
 mod tests {
     use tonic::Code as Grpc;
     use tonic_types::StatusExt as _;
+    use warren_store::Device;
 
     use super::*;
 
@@ -204,7 +269,20 @@ mod tests {
 
     fn with<T>(check: impl FnOnce(Rules<'_>) -> T) -> T {
         let limits = LimitSettings { texts: 3, text_bytes: 10, ..LimitSettings::default() };
-        check(Rules { catalogue: &Catalogue::builtin(), defaults: &DefaultSettings::default(), limits: &limits })
+        with_room(check, &limits, &Room::default())
+    }
+
+    fn with_room<T>(check: impl FnOnce(Rules<'_>) -> T, limits: &LimitSettings, room: &Room) -> T {
+        check(Rules { catalogue: &Catalogue::builtin(), defaults: &DefaultSettings::default(), limits, room })
+    }
+
+    /// On a device with this much memory for models.
+    fn on(gigabytes: i64, spec: wire::TranscribeSpec) -> Result<wire::TranscribeSpec, Status> {
+        let memory_bytes = gigabytes * 1_000_000_000;
+        let device = Device { name: "cuda:0".to_owned(), last_fence: 0, memory_bytes, max_concurrent: 1 };
+        let room = Room::new(&[device], &JobLimits::default());
+        let spec = wire::TranscribeSpec { media: MEDIA.to_owned(), ..spec };
+        with_room(|rules| rules.transcribe(&spec).map(|(_, spec)| spec), &LimitSettings::default(), &room)
     }
 
     fn transcribe(change: impl FnOnce(&mut wire::TranscribeSpec)) -> Result<wire::TranscribeSpec, Status> {
@@ -259,6 +337,65 @@ mod tests {
     }
 
     #[test]
+    fn turbo_translates_nothing_and_says_who_does() {
+        let translated = transcribe(|spec| {
+            spec.model = "turbo".to_owned();
+            spec.translate = true;
+        });
+        let says = ["`large-v3-turbo` cannot translate; use base, small, medium, large-v3"];
+        is(translated.expect_err("translate"), Grpc::InvalidArgument, "Unsupported", &says);
+    }
+
+    #[test]
+    fn a_model_that_fits_nowhere_is_refused_or_replaced_by_one_that_can_do_the_same() {
+        let large = || wire::TranscribeSpec { model: "large".to_owned(), ..Default::default() };
+        let says = ["transcribe.model", "needs 10.0 GB", "cuda:0, has 8.0 GB", "large-v3-turbo (6.0 GB)"];
+        is(on(8, large()).expect_err("too large"), Grpc::InvalidArgument, "OutOfMemory", &says);
+        let allowed = || wire::TranscribeSpec { allow_downgrade: true, ..large() };
+        let used = |gigabytes, spec| {
+            let spec = on(gigabytes, spec).expect("replaced");
+            (spec.model, spec.downgraded_from)
+        };
+        let from_large = |model: &str| (model.to_owned(), "large-v3".to_owned());
+        assert_eq!(used(10, allowed()), ("large-v3".to_owned(), String::new()));
+        assert_eq!(used(8, allowed()), from_large("large-v3-turbo"));
+        assert_eq!(used(8, wire::TranscribeSpec { translate: true, ..allowed() }), from_large("medium"));
+        assert_eq!(used(2, allowed()), from_large("base"));
+        let pretended = wire::TranscribeSpec { downgraded_from: "large-v3".to_owned(), ..Default::default() };
+        assert_eq!(used(2, pretended), ("base".to_owned(), String::new()), "only the server says so");
+        // Only English may go to a model of English alone, and texts in no case to another model.
+        let tight = wire::TranscribeSpec { model: "base".to_owned(), allow_downgrade: true, ..Default::default() };
+        let small = Room::new(&[], &JobLimits { max_memory_mb: 700, ..JobLimits::default() });
+        let on_little = |language: &str| {
+            let spec = wire::TranscribeSpec { media: MEDIA.to_owned(), language: language.to_owned(), ..tight.clone() };
+            with_room(|rules| rules.transcribe(&spec).map(|(_, spec)| spec.model), &LimitSettings::default(), &small)
+        };
+        assert_eq!(on_little("en").expect("English"), "tiny.en");
+        is(on_little("de").expect_err("German"), Grpc::InvalidArgument, "OutOfMemory", &["no model"]);
+        let none = Room::new(&[], &JobLimits { max_memory_mb: 1, ..JobLimits::default() });
+        let embed = wire::EmbedSpec { texts: vec!["a".to_owned()], ..Default::default() };
+        let refused = with_room(|rules| rules.embed(embed), &LimitSettings::default(), &none);
+        is(refused.expect_err("no room"), Grpc::InvalidArgument, "OutOfMemory", &["embed.model", "0.5 GB"]);
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_named() {
+        let most = LimitSettings::default();
+        let none = wire::JobLimits::default();
+        assert_eq!(limits(&none, &most).expect("none"), JobLimits::default());
+        let own = wire::JobLimits { timeout_s: 60, soft_timeout_s: 30, max_memory_mb: 512, max_disk_mb: 1 };
+        assert_eq!(limits(&own, &most).expect("fine").soft_timeout_s, 30);
+        for (wrong, field) in [
+            (wire::JobLimits { timeout_s: 172_801, ..none }, "limits.timeout_s"),
+            (wire::JobLimits { soft_timeout_s: 60, ..own }, "limits.soft_timeout_s"),
+            (wire::JobLimits { max_memory_mb: 511, ..none }, "limits.max_memory_mb"),
+        ] {
+            let status = limits(&wrong, &most).expect_err(field);
+            assert!(status.message().starts_with(field), "{status}");
+        }
+    }
+
+    #[test]
     fn media_and_models_that_cannot_be_are_refused() {
         let status = transcribe(|spec| spec.media.clear()).expect_err("no media");
         is(status, Grpc::InvalidArgument, "InputInvalid", &["transcribe.media", "Media.Upload"]);
@@ -288,6 +425,5 @@ mod tests {
         assert!(class(9).expect_err("none").message().contains("class"));
         assert_eq!(request_id("").expect("none"), None);
         assert!(request_id(&"x".repeat(201)).is_err() && request_id("a\nb").is_err());
-        assert!(with(|rules| rules.timeout(172_801)).expect_err("long").message().contains("timeout_s"));
     }
 }

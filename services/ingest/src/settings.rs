@@ -60,6 +60,9 @@ impl Default for GrpcSettings {
 pub(crate) struct LimitSettings {
     /// Largest recording in bytes. Default 8 GiB.
     pub(crate) upload_bytes: u64,
+    /// Longest recording in seconds of sound, where its first bytes tell; of others the workers find out. Default 172 800
+    /// (48 hours), as in the workers' `prepare.max_seconds`.
+    pub(crate) audio_s: u32,
     /// Uploads that run at once; others wait. Each takes up to 16 MiB of memory. Default 16.
     pub(crate) uploads: usize,
     /// Of them, those of one caller; its others wait. Default 8: as many as `warren transcribe` sends.
@@ -72,18 +75,30 @@ pub(crate) struct LimitSettings {
     pub(crate) text_bytes: usize,
     /// Seconds that a caller may ask a job to run. Default 172 800 (two days).
     pub(crate) timeout_s: u32,
+    /// Seconds that accepted jobs may wait for RabbitMQ to come back; then new ones are refused until it is there. Default
+    /// 30.
+    pub(crate) broker_away_s: u64,
+    /// A folder on the disk that holds the objects, where that is this machine's: new work is refused when it fills.
+    /// Default: none, the object storage looks after itself. `warren up` sets it for its own.
+    pub(crate) disk: String,
+    /// MB of it that stay free, for the work that runs. Default 256.
+    pub(crate) keep_free_mb: u64,
 }
 
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             upload_bytes: 8 << 30,
+            audio_s: 172_800,
             uploads: 16,
             uploads_per_caller: 8,
             upload_bytes_per_s: 8 << 10,
             texts: 100_000,
             text_bytes: 1 << 20,
             timeout_s: 172_800,
+            broker_away_s: 30,
+            disk: String::new(),
+            keep_free_mb: 256,
         }
     }
 }

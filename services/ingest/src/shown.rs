@@ -61,6 +61,15 @@ pub(crate) fn job_with(job: &Job, counts: &TaskCounts, now: UnixMillis) -> wire:
         duration_seconds: job.duration_s,
         sequence: job.sequence,
         redrive_count: number(job.redrive_count),
+        speed: speed(job, now),
+        resubmitted_from: job.resubmitted_from.map(|id| JobId(id).to_string()).unwrap_or_default(),
+        peak_memory_bytes: u64::try_from(job.peak_memory_bytes).unwrap_or(0),
+        limits: Some(wire::JobLimits {
+            timeout_s: number(job.limits.timeout_s),
+            soft_timeout_s: number(job.limits.soft_timeout_s),
+            max_memory_mb: number(job.limits.max_memory_mb),
+            max_disk_mb: number(job.limits.max_disk_mb),
+        }),
         tasks: Some(wire::TaskCounts {
             unreleased: number(counts.unreleased),
             released: number(counts.released),
@@ -100,11 +109,21 @@ fn spec(job: &Job) -> Option<Spec> {
         JobKind::Transcribe => serde_json::from_str(&job.spec).map(Spec::Transcribe),
         JobKind::Embed | JobKind::Query => serde_json::from_str(&job.spec).map(Spec::Embed),
     };
-    spec.inspect_err(|error| tracing::error!(job = %JobId(job.id), %error, "job.spec cannot be read")).ok()
+    spec.inspect_err(|error| tracing::error!(job.id = %JobId(job.id), %error, "job.spec cannot be read")).ok()
+}
+
+/// Units a second; 0 while that says nothing.
+fn speed(job: &Job, now: UnixMillis) -> f64 {
+    let Some(started) = job.started else { return 0.0 };
+    let took = job.finished.unwrap_or(now).since(started);
+    if took.as_millis() < SHORT_MS && job.finished.is_none() {
+        return 0.0;
+    }
+    job.progress_done / took.as_secs_f64().max(0.001)
 }
 
 /// By the speed so far. Before the length of a recording is known, what is planned says nothing about what is to come.
-fn expected_end(job: &Job, now: UnixMillis) -> Option<UnixMillis> {
+pub(crate) fn expected_end(job: &Job, now: UnixMillis) -> Option<UnixMillis> {
     let known = job.planned_final || job.duration_s > 0.0 || job.kind != JobKind::Transcribe;
     let elapsed = now.since(job.started?);
     let left = job.progress_planned - job.progress_done;
@@ -115,7 +134,8 @@ fn expected_end(job: &Job, now: UnixMillis) -> Option<UnixMillis> {
     std::time::Duration::try_from_secs_f64(seconds).ok().map(|left| now.plus(left))
 }
 
-fn state(state: JobState) -> wire::JobState {
+/// The state as the wire has it.
+pub(crate) fn state(state: JobState) -> wire::JobState {
     match state {
         JobState::Queued => wire::JobState::Queued,
         JobState::Running => wire::JobState::Running,
@@ -134,14 +154,14 @@ fn class(class: JobClass) -> wire::JobClass {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
     use uuid::Uuid;
-    use warren_store::NewEvent;
+    use warren_store::{JobLimits, NewEvent};
 
     use super::*;
 
-    fn running() -> Job {
+    pub(crate) fn running() -> Job {
         Job {
             id: Uuid::nil(),
             caller: "local".to_owned(),
@@ -163,11 +183,14 @@ mod tests {
             started: Some(UnixMillis(1_000)),
             finished: None,
             deadline: None,
-            timeout_s: 0,
+            soft_deadline: None,
+            limits: JobLimits::default(),
             heartbeat: None,
             last_step: None,
             sequence: 4,
             redrive_count: 0,
+            resubmitted_from: None,
+            peak_memory_bytes: 0,
         }
     }
 
@@ -179,6 +202,15 @@ mod tests {
         assert_eq!(expected_end(&unknown, now), None, "more may come");
         assert_eq!(expected_end(&Job { progress_done: 0.0, ..running() }, now), None);
         assert_eq!(expected_end(&Job { state: JobState::Failed, ..running() }, now), None);
+    }
+
+    #[test]
+    fn the_speed_is_what_was_done_in_the_time_it_took() {
+        assert_eq!(speed(&running(), UnixMillis(11_000)), 2.5);
+        assert_eq!(speed(&running(), UnixMillis(1_500)), 0.0, "too early to tell");
+        let ended = Job { progress_done: 100.0, finished: Some(UnixMillis(21_000)), ..running() };
+        assert_eq!(speed(&ended, UnixMillis(999_000)), 5.0, "it does not change any more");
+        assert_eq!(speed(&Job { started: None, ..running() }, UnixMillis(11_000)), 0.0);
     }
 
     #[test]

@@ -67,6 +67,19 @@ pub(crate) fn busy(code: Code, message: impl Into<String>) -> Status {
     Status::with_error_details(grpc, message, details)
 }
 
+/// The platform is there and takes no more for now; nothing was read or changed.
+pub(crate) fn pressed(code: Code, message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::with_error_info(code.as_str(), DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Grpc::ResourceExhausted, message, details)
+}
+
+/// The job is not in a state in which this can be done.
+pub(crate) fn not_now(message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info("WrongState", DOMAIN, HashMap::new());
+    Status::with_error_details(Grpc::FailedPrecondition, message, details)
+}
+
 /// A fault of any crate, as a caller sees it.
 pub(crate) fn of_fault(fault: &Fault) -> Status {
     let cause = fault.cause();

@@ -14,7 +14,7 @@ use warren_broker::Health;
 use warren_host::{Host, Part, Readiness};
 use warren_messages::DESCRIPTORS;
 
-use crate::{api, measure, parts::Parts};
+use crate::{api, measure, parts::Parts, pressure::room};
 
 /// How often gRPC health follows readiness.
 const HEALTH: Duration = Duration::from_secs(1);
@@ -32,15 +32,19 @@ pub(crate) struct Watched {
     pub(crate) database: Part,
     rabbitmq: Part,
     s3: Part,
+    disk: Part,
 }
 
 impl Watched {
-    /// None is there yet.
+    /// None is there yet; of the disk nothing bad is known.
     pub(crate) fn on(host: &Host) -> Self {
+        let disk = host.part("disk", "not looked at yet");
+        disk.ready();
         Self {
             database: host.part("database", "not opened yet"),
             rabbitmq: host.part("rabbitmq", "not connected yet"),
             s3: host.part("s3", "not asked yet"),
+            disk,
         }
     }
 }
@@ -52,6 +56,7 @@ pub(crate) async fn watch_parts(watched: &Watched, parts: &Parts, done: &Cancell
             watched.rabbitmq.follow(parts.broker.health(), Health::usable),
             watched.s3.ask(async || parts.blobs.ensure_bucket().await),
             watched.database.ask(async || parts.store.ping().await),
+            watched.disk.ask(async || room(&parts.settings.limits, 0)),
         )
     };
     tokio::select! {

@@ -7,7 +7,10 @@ use warren_fault::Fault;
 use warren_leases::{Dropped, TaskInHand};
 use warren_worker::Stopped;
 
-use crate::parts::{Part, Parts};
+use crate::{
+    disk::DiskLimit,
+    parts::{Part, Parts},
+};
 
 /// What was decoded.
 #[derive(Debug, PartialEq)]
@@ -29,10 +32,13 @@ pub(crate) struct Decoded {
 pub(crate) fn decode(
     source: impl Source + 'static,
     options: &DecodeOptions,
+    disk: &DiskLimit,
     task: &TaskInHand,
     parts: &mpsc::Sender<Part>,
 ) -> Result<Decoded, Stopped> {
     let mut decoder = Decoder::open(source, options).map_err(fault)?;
+    let copied = decoder.format().ffmpeg;
+    disk.allows(copied, decoder.declared_seconds().unwrap_or_default())?;
     let (mut cutter, mut joined) = (Cutter::new(), Parts::default());
     let send = |part: Part| parts.blocking_send(part).map_err(|_| Stopped::Dropped(Dropped::Cancelled));
     while let Some(block) = decoder.next_block().map_err(fault)? {
@@ -44,7 +50,9 @@ pub(crate) fn decode(
                 send(part)?;
             }
         }
-        task.done(decoder.delivered_samples() as f64 / f64::from(SAMPLE_RATE));
+        let seconds = decoder.delivered_samples() as f64 / f64::from(SAMPLE_RATE);
+        disk.allows(copied, seconds)?;
+        task.done(seconds);
     }
     for window in cutter.finish() {
         if let Some(part) = joined.push(&window) {
@@ -84,7 +92,7 @@ mod tests {
 
     fn task() -> (Leases, TaskInHand) {
         let settings = LeaseSettings { worker: "w".to_owned(), ..LeaseSettings::default() };
-        let identity = Settings::default().identity(1);
+        let identity = Settings::default().identity(&warren_worker::Pace::new(1));
         let leases = Leases::start(&settings, identity, &Clock::system(), CancellationToken::new());
         let leases = leases.expect("started");
         let task = leases.in_hand("task_1", 1, "job_1");
@@ -98,7 +106,9 @@ mod tests {
     async fn decoded_with(bytes: Vec<u8>, options: DecodeOptions) -> (Result<Decoded, Stopped>, Vec<Part>) {
         let (_leases, task) = task();
         let (sender, mut receiver) = mpsc::channel(1);
-        let decoding = tokio::task::spawn_blocking(move || decode(Cursor::new(bytes), &options, &task, &sender));
+        let decoding = tokio::task::spawn_blocking(move || {
+            decode(Cursor::new(bytes), &options, &DiskLimit::default(), &task, &sender)
+        });
         let mut parts = Vec::new();
         while let Some(part) = receiver.recv().await {
             parts.push(part);
@@ -166,7 +176,9 @@ mod tests {
         }
         let (_leases, task) = task();
         let (sender, _receiver) = mpsc::channel(1);
-        let Err(Stopped::Fault(fault)) = decode(Broken, &DecodeOptions::default(), &task, &sender) else {
+        let Err(Stopped::Fault(fault)) =
+            decode(Broken, &DecodeOptions::default(), &DiskLimit::default(), &task, &sender)
+        else {
             panic!("a fault")
         };
         assert_eq!((fault.is_input(), fault.cause().code), (false, Code::BlobUnavailable));

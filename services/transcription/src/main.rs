@@ -2,6 +2,7 @@
 //! segments out (`warren.result`).
 
 mod decode;
+mod disk;
 mod parts;
 mod prepare;
 mod settings;
@@ -20,17 +21,17 @@ use warren_host::Host;
 use warren_jobs::TaskKind;
 use warren_leases::Leases;
 use warren_messages::routes;
-use warren_worker::{Desk, Engine, Shelf, watch_parts};
+use warren_worker::{Desk, Engine, Pace, Shelf, Watermark, watch_parts};
 
 use crate::{prepare::Prepare, settings::Settings, speech::Speech, transcribe::Transcribe};
 
 fn main() -> ExitCode {
     warren_host::run("transcription", async |host: Host, settings: Settings| {
         let (clock, stopping) = (Clock::system(), host.stopping());
-        let device = settings.leases.device.parse()?;
-        let slots = settings.work.slots_on(device);
+        let device = settings.leases.local_device().parse()?;
+        let pace = Pace::new(settings.work.slots_on(device));
 
-        let leases = Leases::start(&settings.leases, settings.identity(slots), &clock, stopping.clone())?;
+        let leases = Leases::start(&settings.leases, settings.identity(&pace), &clock, stopping.clone())?;
         let broker = Broker::start(
             settings.broker.within(settings.drain.grace_s),
             clock.clone(),
@@ -40,14 +41,17 @@ fn main() -> ExitCode {
         let blobs = Blobs::connect(&settings.blob);
         let models = Shelf::<Speech>::new(&settings.models, &settings.work, device);
 
-        let desk = Desk::new(broker.clone(), leases.clone(), clock);
-        let engine = Engine::new(leases.clone(), models.clone(), slots, stopping.clone());
+        let watermark = Watermark::new(&settings.work, &host, &leases);
+        let desk = Desk::new(broker.clone(), leases.clone(), clock, settings.work.policy(), watermark);
+        let holds = pace.holds();
+        let engine = Engine::new(leases.clone(), models.clone(), pace, stopping.clone());
         let prepare = Prepare::new(desk.clone(), blobs.clone(), &settings.prepare);
         let transcribe = Transcribe::new(desk, blobs.clone(), engine);
 
         let preparing =
             broker.consume(routes::tasks(TaskKind::Prepare), settings.prepare.slots, prepare, stopping.clone());
-        let transcribing = broker.consume(routes::tasks(TaskKind::Transcribe), slots, transcribe, stopping.clone());
+        let transcribing =
+            broker.consume_paced(routes::tasks(TaskKind::Transcribe), holds, transcribe, stopping.clone());
         tokio::select! {
             _ = async { tokio::join!(preparing, transcribing) } => {}
             () = watch_parts(&host, &broker, &blobs, &leases, &models) => {}

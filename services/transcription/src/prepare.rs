@@ -1,6 +1,12 @@
 //! Task `prepare`: a recording in, PCM parts in object storage and their windows out. Needs no device.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
@@ -9,11 +15,11 @@ use warren_blob::{BadKey, Blobs, Key};
 use warren_broker::{Delay, Delivery, Handler};
 use warren_clock::UnixMillis;
 use warren_fault::{Cause, Code, Fault};
-use warren_jobs::TaskKind;
+use warren_jobs::{TaskKind, retry::RetryPolicy};
 use warren_messages::wire::{self, task::Work, task_report::Report};
 use warren_worker::{Desk, Hand, Stopped, deadline, wrong_kind};
 
-use crate::{decode::decode, parts::Part, settings::PrepareSettings};
+use crate::{decode::decode, disk::DiskLimit, parts::Part, settings::PrepareSettings};
 
 /// Handles queue `warren.task.prepare`.
 #[derive(Debug)]
@@ -37,18 +43,25 @@ impl Prepare {
 
         // The decoder waits while one part is stored and one is in the channel: that bounds the memory.
         let (sender, mut parts) = mpsc::channel(1);
-        let options = self.options(&work.media_name);
+        let (mut options, disk) = (self.options(work), DiskLimit::new(work.max_disk_mb, work.size_bytes));
+        let stop = StopOnDrop::default();
+        options.stopped = stop.0.clone();
         let task = hand.task().clone();
         hand.task().now("decode");
-        let decoding = spawn_blocking(move || decode(recording, &options, &task, &sender));
-        let mut stored = 0;
-        while let Some(part) = parts.recv().await {
-            stored += 1;
-            hand.unless_dropped(self.store(part, hand)).await?;
-        }
-        let decoded = decoding
-            .await
-            .map_err(|panic| Fault::retryable(Code::Internal, format!("decoding {}: {panic}", work.media_name)))??;
+        let decoding = spawn_blocking(move || decode(recording, &options, &disk, &task, &sender));
+        let storing = async {
+            let mut stored = 0;
+            while let Some(part) = parts.recv().await {
+                stored += 1;
+                self.store(part, hand).await?;
+            }
+            let decoded = decoding
+                .await
+                .map_err(|panic| Fault::retryable(Code::Internal, format!("decoding {}: {panic}", work.media_name)))?
+                .map_err(|stopped| own_limit(work, stopped))?;
+            Ok::<_, Stopped>((stored, decoded))
+        };
+        let (stored, decoded) = hand.unless_dropped(storing).await?;
         Ok(Report::PreparedAll(wire::PreparedAll {
             parts: stored,
             samples: i64::try_from(decoded.samples).unwrap_or(i64::MAX),
@@ -72,13 +85,42 @@ impl Prepare {
         Ok(self.desk.send(hand, report).await?)
     }
 
-    fn options(&self, name: &str) -> DecodeOptions {
+    fn options(&self, work: &wire::PrepareTask) -> DecodeOptions {
+        let mut limits = Limits {
+            max_seconds: self.settings.max_seconds,
+            keep_free: self.settings.keep_free_mb * 1_000_000,
+            ..Limits::default()
+        };
+        if work.max_memory_mb > 0 {
+            limits.ffmpeg_memory = limits.ffmpeg_memory.min(u64::from(work.max_memory_mb) * 1_000_000);
+        }
         DecodeOptions {
-            name: told_name(name),
-            limits: Limits { max_seconds: self.settings.max_seconds, ..Limits::default() },
+            name: told_name(&work.media_name),
+            limits,
             scratch: self.settings.scratch.clone(),
             ffmpeg: self.settings.ffmpeg.clone(),
+            ..DecodeOptions::default()
         }
+    }
+}
+
+/// Ends a decoder whose task is over, whether or not it says anything.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Memory that the job's own limit denied is its caller's matter.
+fn own_limit(work: &wire::PrepareTask, stopped: Stopped) -> Stopped {
+    match stopped {
+        Stopped::Fault(Fault::Permanent(cause)) if work.max_memory_mb > 0 && cause.code == Code::OutOfMemory => {
+            Stopped::OverLimit(cause)
+        }
+        other => other,
     }
 }
 
@@ -89,11 +131,11 @@ fn told_name(name: &str) -> String {
 }
 
 impl Handler<wire::Task> for Prepare {
-    async fn handle(&self, task: wire::Task, _delivery: Delivery) -> Result<(), Fault> {
+    async fn handle(&self, task: wire::Task, delivery: Delivery) -> Result<(), Fault> {
         let Some(Work::Prepare(work)) = &task.work else {
             return Err(wrong_kind(&task, TaskKind::Prepare));
         };
-        let hand = self.desk.take(&task)?;
+        let hand = self.desk.take(&task, &delivery)?;
         self.desk.attend(&hand, self.prepare(work, &hand)).await
     }
 
@@ -103,6 +145,10 @@ impl Handler<wire::Task> for Prepare {
 
     fn deadline(&self, task: &wire::Task) -> Option<UnixMillis> {
         deadline(task)
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        self.desk.policy()
     }
 }
 

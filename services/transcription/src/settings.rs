@@ -8,11 +8,11 @@ use warren_broker::BrokerSettings;
 use warren_host::{DrainSettings, HttpSettings, ServiceSettings};
 use warren_inference::Device;
 use warren_jobs::TaskKind;
-use warren_leases::{LeaseSettings, WorkerIdentity};
+use warren_leases::{LeaseSettings, Takes, WorkerIdentity};
 use warren_models::ModelsSettings;
 use warren_settings::Validate;
 use warren_telemetry::TelemetrySettings;
-use warren_worker::WorkSettings;
+use warren_worker::{Pace, WorkSettings};
 
 /// All sections.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub(crate) struct PrepareSettings {
     /// Folder for the copy of a recording that only ffmpeg can read; the copy has no name and goes with the process.
     /// Default: the system's folder for temporary files. It needs room for the largest upload.
     pub scratch: PathBuf,
+    /// MB that a copy has to leave free there; where it cannot, the recording waits. Default 64.
+    pub keep_free_mb: u64,
     /// The ffmpeg program. Default `ffmpeg`, found through `PATH`.
     pub ffmpeg: PathBuf,
 }
@@ -72,17 +74,23 @@ pub(crate) struct PrepareSettings {
 impl Default for PrepareSettings {
     fn default() -> Self {
         let options = warren_audio::DecodeOptions::default();
-        Self { slots: 2, max_seconds: options.limits.max_seconds, scratch: options.scratch, ffmpeg: options.ffmpeg }
+        Self {
+            slots: 2,
+            max_seconds: options.limits.max_seconds,
+            scratch: options.scratch,
+            keep_free_mb: options.limits.keep_free / 1_000_000,
+            ffmpeg: options.ffmpeg,
+        }
     }
 }
 
 impl Settings {
     /// Who this worker is, for the coordinator.
-    pub(crate) fn identity(&self, slots: u16) -> WorkerIdentity {
+    pub(crate) fn identity(&self, pace: &Pace) -> WorkerIdentity {
         WorkerIdentity {
             service: "transcription",
-            kinds: vec![(TaskKind::Prepare, self.prepare.slots.into()), (TaskKind::Transcribe, slots.into())],
-            slots: slots.into(),
+            kinds: vec![Takes::fixed(TaskKind::Prepare, self.prepare.slots), pace.takes(TaskKind::Transcribe)],
+            slots: pace.slots().into(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -95,9 +103,12 @@ impl Validate for Settings {
         self.models.validate()?;
         self.leases.validate()?;
         self.work.validate()?;
-        self.leases.device.parse::<Device>().map_err(|error| format!("leases.device: {error}"))?;
+        self.leases.local_device().parse::<Device>().map_err(|error| format!("leases.device: {error}"))?;
         if self.prepare.slots == 0 {
             return Err("prepare.slots: must be at least 1".to_owned());
+        }
+        if self.prepare.keep_free_mb > u64::MAX / 1_000_000 {
+            return Err("prepare.keep_free_mb: more than any disk has".to_owned());
         }
         if !(self.prepare.max_seconds.is_finite() && self.prepare.max_seconds > 0.0) {
             return Err("prepare.max_seconds: must be more than 0".to_owned());

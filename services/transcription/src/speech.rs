@@ -10,6 +10,11 @@ pub(crate) struct Speech(pub(crate) Whisper);
 impl Loadable for Speech {
     const FAMILY: Family = Family::Whisper;
 
+    /// Windows; a task has four at most.
+    fn rows(_device: Device) -> usize {
+        8
+    }
+
     fn load(_model: &Model, files: &ModelDir, device: Device) -> Result<Self, InferenceError> {
         Whisper::open(files, device, WhisperOptions::default()).map(Self)
     }

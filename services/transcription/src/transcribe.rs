@@ -7,10 +7,10 @@ use warren_broker::{Delay, Delivery, Handler};
 use warren_clock::UnixMillis;
 use warren_fault::{Cause, Code, Fault};
 use warren_inference::SpeechOptions;
-use warren_jobs::TaskKind;
+use warren_jobs::{TaskKind, retry::RetryPolicy};
 use warren_messages::wire::{self, task::Work, task_report::Report};
 use warren_telemetry::metrics;
-use warren_worker::{Desk, Engine, Hand, Stopped, deadline, wrong_kind};
+use warren_worker::{Desk, Engine, Hand, Load, Stopped, deadline, wrong_kind};
 
 use crate::{
     speech::Speech,
@@ -43,7 +43,9 @@ impl Transcribe {
         let language = (!work.language.is_empty()).then(|| work.language.clone());
         let options = SpeechOptions { language, translate: work.translate };
         let task = hand.task().clone();
-        let spoken = self.engine.run(&model, hand, move |Speech(whisper), gate| {
+        // Every window fills the model's thirty seconds, whatever its length.
+        let load = Load { rows: stretch.windows.len(), length: 0 };
+        let spoken = self.engine.run(&model, hand, load, move |Speech(whisper), gate| {
             let windows: Vec<&[f32]> = stretch.windows.iter().map(|window| &samples[window.clone()]).collect();
             whisper.transcribe(&windows, &options, gate, &|done| task.done(done))
         });
@@ -70,11 +72,11 @@ fn samples(key: &Key, stretch: &Stretch, bytes: &Bytes) -> Result<Vec<f32>, Faul
 }
 
 impl Handler<wire::Task> for Transcribe {
-    async fn handle(&self, task: wire::Task, _delivery: Delivery) -> Result<(), Fault> {
+    async fn handle(&self, task: wire::Task, delivery: Delivery) -> Result<(), Fault> {
         let Some(Work::Transcribe(work)) = &task.work else {
             return Err(wrong_kind(&task, TaskKind::Transcribe));
         };
-        let hand = self.desk.take(&task)?;
+        let hand = self.desk.take(&task, &delivery)?;
         self.desk.attend(&hand, self.transcribe(work, &hand)).await
     }
 
@@ -84,6 +86,10 @@ impl Handler<wire::Task> for Transcribe {
 
     fn deadline(&self, task: &wire::Task) -> Option<UnixMillis> {
         deadline(task)
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        self.desk.policy()
     }
 }
 

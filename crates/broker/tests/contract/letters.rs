@@ -46,6 +46,9 @@ async fn exactly_the_named_letters_are_removed() {
     let removed = dead::remove(&lab.broker, &wanted).await.expect("scanned");
     assert_eq!(removed, BTreeSet::from([letters[1], letters[4]]), "the index has the same ids; the third is nowhere");
     assert_eq!(lab.raw().await.ready(routes::DEAD_QUEUE).await, 4);
+    let stay: BTreeSet<Uuid> = letters.iter().copied().filter(|id| !wanted.contains(id)).collect();
+    let found = async { while dead::lying(&lab.broker).await != Ok(stay.clone()) {} };
+    within("the others are seen where they lie", found).await;
     assert_eq!(dead::remove(&lab.broker, &wanted).await, Ok(BTreeSet::new()));
     // The broker gives back what a scan held a little after it.
     let (rest, mut stayed) = (letters.into_iter().collect(), BTreeSet::new());
@@ -117,6 +120,22 @@ async fn a_report_moved_by_hand_is_replayed_as_well() {
     assert!(matches!(asked.command, Some(command::Command::Replay(replay)) if replay.letters == [letter.to_string()]));
     assert_eq!(next("the other report", &mut reports).await.delivery.message_id, id(2));
     assert!(reports.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_body_published_without_headers_is_put_before_the_leader() {
+    let lab = Lab::new().await;
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    let (broker, stopping) = (lab.broker.clone(), lab.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(routes::COMMANDS, 8, Collect(sender), stopping).await });
+    lab.consume(1, |task, _| async move { panic!("{task:?} is not its worker's to do") });
+    let body = serde_json::to_vec(&task(3)).expect("JSON");
+    lab.raw().await.publish(PREPARE.queue, &body, BasicProperties::default()).await;
+    let asked = next("a command", &mut commands).await.message;
+    let Some(command::Command::Replay(replay)) = asked.command else { panic!("{asked:?}") };
+    assert_eq!((asked.actor.as_str(), replay.queue.as_str()), ("by hand", PREPARE.queue));
+    assert_eq!((replay.letters, replay.edited_body), (Vec::new(), body));
+    assert!(lab.raw().await.get(routes::DEAD_QUEUE).await.is_none());
 }
 
 #[tokio::test]

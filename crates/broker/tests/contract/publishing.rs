@@ -142,7 +142,7 @@ async fn hints_arrive_also_after_a_lost_connection() {
     let lab = Lab::new().await;
     let mut notices = lab.broker.subscribe_notices();
     for number in 1..3 {
-        let notice = wire::Notice { job: JobId(id(number)).to_string() };
+        let notice = wire::Notice { job: JobId(id(number)).to_string(), ended: false };
         // A hint sent before the subscription is there is lost, as it may be.
         let heard = async {
             loop {

@@ -194,6 +194,7 @@ pub(crate) fn task(number: u32) -> wire::Task {
             media_key: format!("media/{number}"),
             media_name: "talk.mp3".to_owned(),
             size_bytes: 9,
+            ..Default::default()
         })),
     }
 }

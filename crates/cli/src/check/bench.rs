@@ -49,6 +49,8 @@ pub(crate) struct Bench {
     pub complete: bool,
     /// True when suites take their full sizes.
     pub nightly: bool,
+    /// The start script of the RabbitMQ that tests run on; without it, that of the system.
+    pub broker: Option<PathBuf>,
     /// The test programs, once they are built.
     pub programs: Option<Vec<Program>>,
     /// What the capability suite found.
@@ -68,6 +70,7 @@ impl Bench {
             ran: BTreeMap::new(),
             complete,
             nightly,
+            broker: None,
             programs: None,
             capabilities: None,
             live: Live::new(),
@@ -87,12 +90,25 @@ impl Bench {
 
     /// Starts the log and the clock of a suite.
     pub(crate) fn begin(&mut self, suite: &Suite) -> Result<(), CliError> {
-        let path = self.logs().join(format!("{}.log", suite.name));
+        let path = self.log_of(suite);
         let file = File::create(&path).map_err(CliError::file(format!("write {}", path.display())))?;
         self.log = Some((path, file));
         self.tail.clear();
         self.deadline = Instant::now() + suite.limit(self.nightly);
         self.live.begin(&suite.name);
+        Ok(())
+    }
+
+    fn log_of(&self, suite: &Suite) -> PathBuf {
+        self.logs().join(format!("{}.log", suite.name))
+    }
+
+    /// Goes on with the log of a suite that others were begun after.
+    fn resume(&mut self, suite: &Suite) -> Result<(), CliError> {
+        let path = self.log_of(suite);
+        let file = OpenOptions::new().append(true).open(&path);
+        self.log = Some((path.clone(), file.map_err(CliError::file(format!("write {}", path.display())))?));
+        self.tail.clear();
         Ok(())
     }
 
@@ -133,6 +149,11 @@ impl Bench {
             // A full disk shows elsewhere.
             let _ = writeln!(file, "{line}");
         }
+        self.keep(line);
+    }
+
+    /// Keeps the line for the case that the suite fails.
+    fn keep(&mut self, line: &str) {
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
@@ -202,7 +223,8 @@ impl Bench {
             while running.len() < at_once
                 && let Some(command) = waiting.next()
             {
-                let program = Aside::start(command)?;
+                let output = NamedTempFile::new().map_err(CliError::file("make a temporary file"))?;
+                let program = Aside::start(command, output.into_temp_path())?;
                 children.insert(program.child.id());
                 running.spawn(program.finish(self.deadline));
             }
@@ -224,6 +246,51 @@ impl Bench {
                 _ = tick.tick() => {
                     self.live.show(&format!("{done} of {count} test programs done"));
                     leftovers::bury(&children);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Runs the programs of suites, `at_once` of them side by side, each into the log of its suite. Returns what each came
+    /// to and how long it took, as they ended.
+    pub(crate) async fn suites_side_by_side(
+        &mut self,
+        suites: Vec<(Suite, Command)>,
+        at_once: usize,
+    ) -> Result<Vec<(Suite, Tally, Duration)>, CliError> {
+        let (mut waiting, mut running, mut all) = (suites.into_iter(), JoinSet::new(), Vec::new());
+        let mut lanes: BTreeMap<u32, (Suite, Instant)> = BTreeMap::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            while lanes.len() < at_once
+                && let Some((suite, command)) = waiting.next()
+            {
+                self.begin(&suite)?;
+                let program = Aside::start(command, self.log_of(&suite))?;
+                lanes.insert(program.child.id(), (suite, Instant::now()));
+                running.spawn(program.finish(self.deadline));
+            }
+            tokio::select! {
+                ended = running.join_next() => {
+                    let Some(ended) = ended else { break };
+                    let ended = ended.map_err(|error| CliError::Usage(error.to_string()))??;
+                    let (suite, began) = lanes.remove(&ended.pid).expect("it was started here");
+                    self.resume(&suite)?;
+                    let mut results = Results::default();
+                    for line in ended.output.lines() {
+                        results.read(line);
+                        self.keep(line);
+                    }
+                    let tally = self.judge(results, ended.status);
+                    let took = began.elapsed();
+                    self.end(&suite, &tally, took);
+                    all.push((suite, tally, took));
+                }
+                _ = tick.tick() => {
+                    let lane = |(suite, began): &(Suite, Instant)| format!("{} {}", suite.name, clock(began.elapsed()));
+                    self.live.show_line(&lanes.values().map(lane).collect::<Vec<_>>().join(", "));
+                    leftovers::bury(&lanes.keys().copied().collect());
                 }
             }
         }
@@ -329,10 +396,10 @@ impl Results {
 }
 
 /// A program that writes into a file, to be read when it has ended.
-struct Aside {
+struct Aside<P> {
     child: AsyncChild,
     name: String,
-    output: NamedTempFile,
+    output: P,
 }
 
 /// One that has ended; without a status, it took too long and was killed.
@@ -342,16 +409,16 @@ struct Ended {
     output: String,
 }
 
-impl Aside {
-    fn start(mut command: Command) -> Result<Self, CliError> {
+impl<P: AsRef<Path>> Aside<P> {
+    fn start(mut command: Command, output: P) -> Result<Self, CliError> {
         let name = without_folder(&format!("{:?}", command.as_std())).to_owned();
-        let files = || -> std::io::Result<_> {
-            let output = NamedTempFile::new()?;
-            let end = OpenOptions::new().append(true).open(output.path())?;
-            command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end);
-            Ok((output, command))
+        let ends = || -> std::io::Result<_> {
+            let end = OpenOptions::new().append(true).open(&output)?;
+            Ok((end.try_clone()?, end))
         };
-        let (output, command) = files().map_err(CliError::file("make a temporary file"))?;
+        let path = output.as_ref().display();
+        let (one, other) = ends().map_err(CliError::file(format!("write {path}")))?;
+        command.stdin(Stdio::null()).stdout(one).stderr(other);
         let child = spawn_async(command, Limits::NONE)
             .map_err(|error| CliError::Usage(format!("{name} cannot be started: {error}")))?;
         Ok(Self { child, name, output })
@@ -366,7 +433,7 @@ impl Aside {
                 None
             }
         };
-        let output = fs::read(self.output.path()).map_err(CliError::file("read what a test printed"))?;
+        let output = fs::read(&self.output).map_err(CliError::file("read what a test printed"))?;
         let output = format!("$ {}\n{}", self.name, String::from_utf8_lossy(&output));
         Ok(Ended { pid, status, output })
     }

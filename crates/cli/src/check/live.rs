@@ -40,9 +40,13 @@ impl Live {
 
     /// Shows how long the suite runs and what it said last. Call it at least once a second.
     pub(crate) fn show(&mut self, last: &str) {
-        let line = format!("{:14} {:>6}  {last}", self.suite, clock(self.since.elapsed()));
+        self.show_line(&format!("{:14} {:>6}  {last}", self.suite, clock(self.since.elapsed())));
+    }
+
+    /// Shows a line until the next one.
+    pub(crate) fn show_line(&mut self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(line),
+            Some(bar) => bar.set_message(line.to_owned()),
             None if self.said.elapsed() >= PLAIN_EVERY => {
                 eprintln!("{}", line.chars().take(160).collect::<String>());
                 self.said = Instant::now();

@@ -1,4 +1,4 @@
-//! `warren test`: every check of this repository, one after another, with a table at the end.
+//! `warren test`: every check of this repository, with a table at the end.
 
 mod bench;
 mod capabilities;
@@ -17,9 +17,12 @@ use clap::Args;
 use live::clock;
 use suites::{Skip, Suite};
 use tally::Tally;
-use workspace::Workspace;
+pub(crate) use workspace::Workspace;
 
 use crate::{error::CliError, output};
+
+/// How long processes of a suite may take to end after it.
+const END: Duration = Duration::from_secs(15);
 
 /// Run every test of this repository.
 #[derive(Args, Debug)]
@@ -73,11 +76,18 @@ pub(crate) async fn run(arguments: &Test) -> Result<(), CliError> {
     let mut bench = Bench::new(workspace, arguments.suites.is_empty() && !arguments.quick, arguments.nightly)?;
     announce(&chosen, &bench);
 
-    let mut rows = Vec::new();
-    for suite in &chosen {
-        rows.push(run_suite(suite, &mut bench).await?);
+    let (start, mut rows, mut left) = (Instant::now(), Vec::new(), chosen.as_slice());
+    while let [suite, others @ ..] = left {
+        let together = left.iter().take_while(|suite| !arguments.nightly && suite.bears_company()).count();
+        if together > 1 {
+            rows.extend(run_together(&left[..together], &mut bench).await?);
+            left = &left[together..];
+        } else {
+            rows.push(run_suite(suite, &mut bench).await?);
+            left = others;
+        }
     }
-    println!("{}", table(&rows, &not_run));
+    println!("{}", table(&rows, &not_run, start.elapsed()));
     bench.say_capabilities();
     let sound = rows.iter().all(|row| row.tally.sound());
     if sound { Ok(()) } else { Err(CliError::Failed) }
@@ -132,7 +142,7 @@ async fn run_suite(suite: &Suite, bench: &mut Bench) -> Result<Row, CliError> {
     let start = Instant::now();
     bench.begin(suite)?;
     let mut tally = suite.run(bench).await?;
-    for process in leftovers::end_all(Duration::from_secs(15)) {
+    for process in leftovers::end_all(END) {
         tally.fail(format!("left a process behind: {process}"));
     }
     let took = start.elapsed();
@@ -140,13 +150,25 @@ async fn run_suite(suite: &Suite, bench: &mut Bench) -> Result<Row, CliError> {
     Ok(Row { suite: suite.name.clone(), tally, took })
 }
 
-fn table(rows: &[Row], not_run: &[(String, String)]) -> comfy_table::Table {
+/// Runs suites side by side, once the first of them has built what all of them run on.
+async fn run_together(suites: &[Suite], bench: &mut Bench) -> Result<Vec<Row>, CliError> {
+    let [first, others @ ..] = suites else { return Ok(Vec::new()) };
+    let mut rows = vec![run_suite(first, bench).await?];
+    let done = suites::run_side_by_side(others, bench).await?;
+    rows.extend(done.into_iter().map(|(suite, tally, took)| Row { suite: suite.name, tally, took }));
+    if let Some(row) = rows.last_mut() {
+        for process in leftovers::end_all(END) {
+            row.tally.fail(format!("this suite or one beside it left a process behind: {process}"));
+        }
+    }
+    Ok(rows)
+}
+
+fn table(rows: &[Row], not_run: &[(String, String)], time: Duration) -> comfy_table::Table {
     let mut table = output::table(&["", "suite", "run", "failed", "skipped", "time"]);
     let mut sum = Tally::default();
-    let mut time = Duration::ZERO;
     for Row { suite, tally, took } in rows {
         sum.add(tally);
-        time += *took;
         table.add_row(line(if tally.sound() { "✓" } else { "✗" }, suite, tally, *took));
     }
     for (suite, why) in not_run {

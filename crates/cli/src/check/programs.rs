@@ -34,6 +34,9 @@ impl Program {
         if bench.nightly {
             command.env("WARREN_TEST_NIGHTLY", "1");
         }
+        if let Some(script) = &bench.broker {
+            command.env(warren_local::rabbitmq::SERVER, script);
+        }
         command
     }
 
@@ -88,15 +91,39 @@ pub(crate) async fn run(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) ->
     bench.tests_side_by_side(commands, at_once).await.map(something_ran)
 }
 
+/// Builds and runs those programs that `wanted` names, one after the other.
+pub(crate) async fn run_in_turn(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) -> Result<Tally, CliError> {
+    let Some(programs) = build(bench).await? else { return Ok(Tally::one(false)) };
+    let mut all = Tally::default();
+    for program in programs.iter().filter(|program| wanted(program)) {
+        let mut command = program.command(bench);
+        command.arg("--nocapture");
+        let tally = bench.tests(command).await?;
+        all.add(&tally);
+        all.trouble.extend(tally.trouble);
+    }
+    Ok(something_ran(all))
+}
+
 /// Builds and runs one program, and shows what its tests print while they run.
 pub(crate) async fn run_alone(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) -> Result<Tally, CliError> {
-    let Some(programs) = build(bench).await? else { return Ok(Tally::one(false)) };
-    let Some(program) = programs.iter().find(|program| wanted(program)) else {
-        return Ok(something_ran(Tally::default()));
-    };
-    let mut command = program.command(bench);
-    command.arg("--nocapture");
+    let Some(command) = alone(bench, wanted).await? else { return Ok(nothing_ran()) };
     bench.tests(command).await.map(something_ran)
+}
+
+/// Builds one program; `None` when there is none or it cannot be built.
+pub(crate) async fn alone(bench: &mut Bench, wanted: impl Fn(&Program) -> bool) -> Result<Option<Command>, CliError> {
+    let programs = build(bench).await?.unwrap_or_default();
+    Ok(programs.iter().find(|program| wanted(program)).map(|program| {
+        let mut command = program.command(bench);
+        command.arg("--nocapture");
+        command
+    }))
+}
+
+/// What a suite without a program comes to.
+pub(crate) fn nothing_ran() -> Tally {
+    something_ran(Tally::default())
 }
 
 fn something_ran(mut tally: Tally) -> Tally {

@@ -17,6 +17,13 @@ use crate::{caches::Caches, error::CliError};
 /// Takes long, and changes seldom.
 const INFERENCE: &str = "warren-inference";
 
+/// Packages with tests on a broker of their own.
+const CONTRACT_OF_BROKER: [&str; 3] = ["warren-broker", "warren-local", "warren-relay"];
+/// Suites that measure times, which others beside them would spoil.
+const MEASURES: [&str; 4] = ["depth", "faults", "long", "poison"];
+/// End-to-end suites at a time.
+const LANES: usize = 2;
+
 /// When a suite runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
@@ -58,6 +65,7 @@ enum Kind {
     Contract,
     Inference,
     EndToEnd,
+    OtherBroker,
     Capabilities,
 }
 
@@ -95,9 +103,14 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Suite>, CliError> {
         suite("deny", Kind::Deny, When::Always, 0, "dependencies: licences, sources, and who may use what"),
         suite("deploy", Kind::Deploy, When::Always, 1, "compose/ and k8s/ as files"),
     ];
-    for name in &workspace.end_to_end {
-        suites.push(suite(name, Kind::EndToEnd, When::Always, 2, "end to end, on a whole stack"));
+    let (measuring, others): (Vec<_>, Vec<_>) =
+        workspace.end_to_end.iter().partition(|name| MEASURES.contains(&name.as_str()));
+    for name in others.into_iter().chain(measuring) {
+        let minutes = if name == "faults" { 12 } else { 2 };
+        suites.push(suite(name, Kind::EndToEnd, When::Always, minutes, "end to end, on a whole stack"));
     }
+    let about = "contracts and stacks, everyday sizes, on RabbitMQ 4.0";
+    suites.push(suite("rabbitmq-4", Kind::OtherBroker, When::Nightly, 45, about));
     suites.push(suite("cuda-types", Kind::CudaTypes, When::Nightly, 3, "the CUDA build, types only: nothing is run"));
     suites.push(suite(
         "capabilities",
@@ -153,6 +166,15 @@ impl Suite {
         }
     }
 
+    /// It may run beside another one: it has a stack of its own, and does not measure how fast it is.
+    pub(crate) fn bears_company(&self) -> bool {
+        matches!(self.kind, Kind::EndToEnd) && !MEASURES.contains(&self.name.as_str())
+    }
+
+    fn is_of(&self, program: &Program) -> bool {
+        program.end_to_end() && program.name == self.name
+    }
+
     /// After this it hangs.
     pub(crate) fn limit(&self, nightly: bool) -> Duration {
         // A cold build may be part of it.
@@ -181,17 +203,63 @@ impl Suite {
             }
             Kind::Inference => programs::run(bench, |program| !program.unit && program.package == INFERENCE).await,
             Kind::EndToEnd => {
-                // The stack's own binaries, which no test target depends on.
-                let built = bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await?;
+                let built = services(bench).await?;
                 if !built.sound() {
                     return Ok(built);
                 }
-                let this = |program: &Program| program.end_to_end() && program.name == self.name;
-                programs::run_alone(bench, this).await
+                programs::run_alone(bench, |program| self.is_of(program)).await
             }
+            Kind::OtherBroker => other_broker(bench).await,
             Kind::Capabilities => capabilities::run(bench),
         }
     }
+}
+
+/// Builds the stack's own binaries, which no test target depends on.
+async fn services(bench: &mut Bench) -> Result<Tally, CliError> {
+    bench.whole(bench.cargo(&["build", "--workspace", "--bins"])).await
+}
+
+/// Runs whatever needs a broker on a RabbitMQ of another series than the system's.
+async fn other_broker(bench: &mut Bench) -> Result<Tally, CliError> {
+    let folder = bench.workspace.target.join("rabbitmq-4");
+    let mut unpack = bench.program("tests/brokers/unpack.sh");
+    unpack.arg(&folder);
+    let mut tally = bench.whole(unpack).await?;
+    if tally.sound() {
+        tally = services(bench).await?;
+    }
+    if !tally.sound() {
+        return Ok(tally);
+    }
+    let nightly = std::mem::replace(&mut bench.nightly, false);
+    bench.broker = Some(folder.join("bin/rabbitmq-server"));
+    let contract = programs::run(bench, |program| CONTRACT_OF_BROKER.contains(&program.package.as_str())).await;
+    let stacks = programs::run_in_turn(bench, Program::end_to_end).await;
+    bench.broker = None;
+    bench.nightly = nightly;
+    for part in [contract?, stacks?] {
+        tally.add(&part);
+        tally.trouble.extend(part.trouble);
+    }
+    Ok(tally)
+}
+
+/// Runs suites that wait more than they work, two at a time. Returns each with what it came to and how long it took.
+pub(crate) async fn run_side_by_side(
+    suites: &[Suite],
+    bench: &mut Bench,
+) -> Result<Vec<(Suite, Tally, Duration)>, CliError> {
+    let (mut commands, mut missing) = (Vec::new(), Vec::new());
+    for suite in suites {
+        match programs::alone(bench, |program| suite.is_of(program)).await? {
+            Some(command) => commands.push((suite.clone(), command)),
+            None => missing.push((suite.clone(), programs::nothing_ran(), Duration::ZERO)),
+        }
+    }
+    let mut all = bench.suites_side_by_side(commands, LANES).await?;
+    all.extend(missing);
+    Ok(all)
 }
 
 async fn docs(bench: &mut Bench) -> Result<Tally, CliError> {

@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 pub(crate) use followed::Followed;
 pub(crate) use source::Source;
-pub(crate) use submit::submit;
+pub(crate) use submit::{Terms, carry_out};
 use tokio::time::Instant;
 use tonic::{
     Code, Request, Status,
@@ -19,6 +19,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tonic_types::StatusExt as _;
 pub(crate) use upload::upload;
 use warren_clock::Reconnect;
 pub(crate) use watch::watch;
@@ -186,12 +187,16 @@ impl Trouble {
     /// # Errors
     /// The refusal itself, when trying again cannot help; [`CliError::OutOfReach`] when the minute is over.
     pub(crate) async fn wait(&mut self, status: Status) -> Result<(), CliError> {
-        if !is_away(&status) {
+        let pressed = is_pressed(&status);
+        if !pressed && !is_away(&status) {
             return Err(status.into());
         }
         let first = self.since.is_none();
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= PATIENCE {
+            if pressed {
+                return Err(status.into());
+            }
             let message = status.message();
             return Err(CliError::OutOfReach(format!(
                 "no answer from {} for {} s: {message}; {}",
@@ -201,11 +206,17 @@ impl Trouble {
             )));
         }
         if first {
-            eprintln!("{} does not answer ({}); trying for a minute", self.address, status.message());
+            let what = if pressed { "takes nothing new" } else { "does not answer" };
+            eprintln!("{} {what} ({}); trying for a minute", self.address, status.message());
         }
         tokio::time::sleep(self.reconnect.next_delay()).await;
         Ok(())
     }
+}
+
+/// The server has no room now, and says when to come back.
+fn is_pressed(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some()
 }
 
 fn is_away(status: &Status) -> bool {

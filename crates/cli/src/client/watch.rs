@@ -1,6 +1,7 @@
 //! Following a job to its end, across lost connections.
 
-use warren_messages::wire::{Job, JobState, JobUpdate, WatchJobRequest, jobs_client::JobsClient};
+use tonic::{Response, Status, Streaming};
+use warren_messages::wire::{Job, JobState, JobUpdate, SubmitJobRequest, WatchJobRequest, jobs_client::JobsClient};
 
 use crate::{client::Server, error::CliError};
 
@@ -8,17 +9,38 @@ use crate::{client::Server, error::CliError};
 ///
 /// # Errors
 /// What the server refused, that it stayed away for a minute, or what `seen` says.
-pub(crate) async fn watch(
+pub(crate) async fn watch(server: &Server, id: &str, seen: Seen<'_>) -> Result<Job, CliError> {
+    let open = async |after_sequence| {
+        let request = WatchJobRequest { id: id.to_owned(), after_sequence };
+        JobsClient::new(server.transport()).watch(request).await.map(Response::into_inner)
+    };
+    follow(server, open, true, seen).await
+}
+
+/// Hands a job in and follows it, as long as this process lives: when it hangs up, the job is cancelled.
+///
+/// # Errors
+/// As [`watch`].
+pub(crate) async fn attached(server: &Server, request: &SubmitJobRequest, seen: Seen<'_>) -> Result<Job, CliError> {
+    // Called again, it finds its job by the request's id, and tells everything from the start.
+    let open = async |_| JobsClient::new(server.transport()).run(request.clone()).await.map(Response::into_inner);
+    follow(server, open, false, seen).await
+}
+
+/// Gets every update.
+pub(crate) type Seen<'a> = &'a mut (dyn FnMut(&JobUpdate) -> Result<(), CliError> + Send);
+
+async fn follow(
     server: &Server,
-    id: &str,
-    seen: &mut (dyn FnMut(&JobUpdate) -> Result<(), CliError> + Send),
+    open: impl AsyncFn(i64) -> Result<Streaming<JobUpdate>, Status>,
+    goes_on: bool,
+    seen: Seen<'_>,
 ) -> Result<Job, CliError> {
     let mut trouble = server.trouble();
     let mut after_sequence = 0;
     loop {
-        let request = WatchJobRequest { id: id.to_owned(), after_sequence };
-        let mut updates = match JobsClient::new(server.transport()).watch(request).await {
-            Ok(updates) => updates.into_inner(),
+        let mut updates = match open(after_sequence).await {
+            Ok(updates) => updates,
             Err(status) => {
                 trouble.wait(status).await?;
                 continue;
@@ -26,11 +48,12 @@ pub(crate) async fn watch(
         };
         loop {
             match updates.message().await {
-                Ok(Some(update)) => {
+                Ok(Some(mut update)) => {
                     trouble.over();
-                    if let Some(job) = &update.job {
+                    if let Some(job) = update.job.as_ref().filter(|_| goes_on) {
                         server.followed().note(job);
                     }
+                    update.events.retain(|event| event.sequence > after_sequence);
                     seen(&update)?;
                     after_sequence = update.events.last().map_or(after_sequence, |event| event.sequence);
                     if let Some(job) = update.job.filter(|job| has_ended(job.state())) {

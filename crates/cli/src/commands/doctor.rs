@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command};
 
 use serde_json::json;
+use warren_local::rabbitmq;
 use warren_models::{Catalogue, Model, Status};
 
 use crate::{
@@ -43,8 +44,10 @@ pub(crate) fn run(target: &Target, json: bool) -> Result<(), CliError> {
     let data = &target.folder();
     let mut findings = Vec::new();
     if External::from_env().broker.is_none() {
-        let server = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-        findings.push(program("rabbitmq", server, &[], "apt-get install rabbitmq-server"));
+        findings.push(match rabbitmq::server_script() {
+            Ok(script) => Finding::good("rabbitmq", script.display().to_string()),
+            Err(error) => Finding::bad("rabbitmq", "missing", error.to_string()),
+        });
     }
     findings.extend([
         program("ffmpeg", "ffmpeg", &["-version"], "apt-get install ffmpeg (for opus and rare formats)"),
@@ -85,11 +88,6 @@ pub(crate) fn run(target: &Target, json: bool) -> Result<(), CliError> {
 
 fn program(what: &'static str, path: &str, arguments: &[&str], fix: &str) -> Finding {
     let fix = fix.to_owned();
-    if arguments.is_empty() {
-        let good = Path::new(path).exists();
-        let found = if good { path.to_owned() } else { "not installed".to_owned() };
-        return Finding { what, good, found, fix };
-    }
     let output = Command::new(path).args(arguments).output().ok().filter(|output| output.status.success());
     let first_line =
         output.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_owned());

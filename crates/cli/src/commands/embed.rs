@@ -10,7 +10,8 @@ use warren_messages::wire::{
 };
 
 use crate::{
-    client::{MAX_ANSWER, Server, submit, watch},
+    client::{MAX_ANSWER, Server, Terms, carry_out},
+    commands::limits::Limits,
     error::CliError,
     input, output,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Embed {
     /// Make the texts searchable: see `warren search`.
     #[arg(long)]
     index: bool,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 /// Runs the command.
@@ -35,7 +38,8 @@ pub(crate) struct Embed {
 /// When the texts cannot be read or embedded.
 pub(crate) async fn run(server: &Server, arguments: &Embed) -> Result<(), CliError> {
     let (what, bytes) = input::read(&arguments.file)?;
-    let embedded = embed(server, texts(&what, &bytes)?, &arguments.model, arguments.index).await;
+    let spec = EmbedSpec { texts: texts(&what, &bytes)?, model: arguments.model.clone(), index: arguments.index };
+    let embedded = embed(server, spec, arguments.limits.terms()).await;
     let job = embedded.map_err(|error| at_line(&what, error))?;
     if job.state() != JobState::Succeeded {
         let message = format!("{} {}: {}", job.id, output::state(job.state()), job.error_message);
@@ -51,13 +55,16 @@ pub(crate) async fn run(server: &Server, arguments: &Embed) -> Result<(), CliErr
 ///
 /// # Errors
 /// When the server refuses them or stays away.
-pub(crate) async fn embed(server: &Server, texts: Vec<String>, model: &str, index: bool) -> Result<Job, CliError> {
-    let spec = Spec::Embed(EmbedSpec { texts, model: model.to_owned(), index });
-    let submitted = submit(server, spec, format!("embed-{:016x}", rand::random::<u64>())).await?;
-    watch(server, &submitted.id, &mut |_| Ok(())).await
+pub(crate) async fn embed(server: &Server, spec: EmbedSpec, terms: Terms) -> Result<Job, CliError> {
+    let id = format!("embed-{:016x}", rand::random::<u64>());
+    carry_out(server, Spec::Embed(spec), terms, id, &mut |_| Ok(())).await
 }
 
-async fn vectors(
+/// The vectors of a job as far as there are any, batch by batch.
+///
+/// # Errors
+/// When there is no such job, or the server stays away.
+pub(crate) async fn vectors(
     server: &Server,
     job: &str,
     seen: &mut (dyn FnMut(&EmbeddingBatch) -> Result<(), CliError> + Send),

@@ -1,6 +1,6 @@
-//! `warren jobs`, `watch` and `cancel`.
+//! `warren jobs` and its verbs, `watch` and `cancel`.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use warren_messages::wire::{
@@ -9,14 +9,22 @@ use warren_messages::wire::{
 
 use crate::{
     client::{Server, watch},
-    commands::transcribe::show_progress,
+    commands::{
+        one_job::{self, OneJob, Show},
+        stuck::{self, Errors, FailStale, Recover},
+        transcribe::{models, show_progress},
+    },
     error::CliError,
     output,
 };
 
-/// List jobs, newest first.
+/// List jobs, newest first; show, explain, resubmit or delete one; recover what is stuck, fail what is silent, count why
+/// jobs fail.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Jobs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// Only those in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
@@ -26,6 +34,20 @@ pub(crate) struct Jobs {
     /// Most jobs.
     #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Show(Show),
+    /// Why a job does not run, or how it ended.
+    Explain(OneJob),
+    /// Do the same again as a job that has ended: a new job, which names the old one.
+    Resubmit(OneJob),
+    /// Delete a job that has ended, with all that it made, and its recording if no other job names that.
+    Delete(OneJob),
+    Recover(Recover),
+    FailStale(FailStale),
+    Errors(Errors),
 }
 
 /// States by name.
@@ -55,11 +77,24 @@ pub(crate) struct Cancel {
     reason: String,
 }
 
-/// Lists.
+/// Runs the command.
 ///
 /// # Errors
 /// When the server refuses or stays away.
-pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Result<(), CliError> {
+pub(crate) async fn run(server: &Server, arguments: &Jobs, json: bool) -> Result<(), CliError> {
+    match &arguments.verb {
+        None => list(server, arguments, json).await,
+        Some(Verb::Show(arguments)) => one_job::show(server, arguments, json).await,
+        Some(Verb::Explain(arguments)) => one_job::explain(server, &arguments.job, json).await,
+        Some(Verb::Resubmit(arguments)) => one_job::resubmit(server, &arguments.job, json).await,
+        Some(Verb::Delete(arguments)) => one_job::delete(server, &arguments.job, json).await,
+        Some(Verb::Recover(arguments)) => stuck::recover(server, arguments, json).await,
+        Some(Verb::FailStale(arguments)) => stuck::fail_stale(server, arguments, json).await,
+        Some(Verb::Errors(arguments)) => stuck::errors(server, arguments, json).await,
+    }
+}
+
+async fn list(server: &Server, arguments: &Jobs, json: bool) -> Result<(), CliError> {
     let state = match arguments.state {
         None => JobState::Unspecified,
         Some(State::Queued) => JobState::Queued,
@@ -99,16 +134,28 @@ pub(crate) async fn list(server: &Server, arguments: &Jobs, json: bool) -> Resul
     Ok(())
 }
 
-fn as_json(job: &Job) -> serde_json::Value {
+/// A job for programs.
+pub(crate) fn as_json(job: &Job) -> serde_json::Value {
     json!({
         "id": job.id, "kind": job.kind, "state": output::state(job.state()), "progress_done": job.progress_done,
         "progress_planned": job.progress_planned, "error_code": job.error_code, "error_message": job.error_message,
-        "name": job.name, "created_at": job.created_at, "finished_at": job.finished_at,
-        "expected_end": job.expected_end,
+        "name": job.name, "model": models(job).0, "downgraded_from": models(job).1, "heartbeat_at": job.heartbeat_at,
+        "last_step": job.last_step, "created_at": job.created_at, "finished_at": job.finished_at,
+        "expected_end": job.expected_end, "speed": job.speed, "resubmitted_from": job.resubmitted_from,
+        "peak_memory_bytes": job.peak_memory_bytes,
     })
 }
 
-fn done(job: &Job) -> String {
+/// An event for programs.
+pub(crate) fn event_as_json(event: &JobEvent) -> serde_json::Value {
+    json!({
+        "sequence": event.sequence, "event": event.event, "message": event.message, "at": event.at,
+        "fields": event.fields,
+    })
+}
+
+/// How much of it is done, for people.
+pub(crate) fn done(job: &Job) -> String {
     match job.progress_unit.as_str() {
         _ if job.progress_planned == 0.0 => String::new(),
         "audio_seconds" => format!("{} / {}", output::clock(job.progress_done), output::clock(job.progress_planned)),
@@ -126,10 +173,7 @@ pub(crate) async fn follow(server: &Server, arguments: &Watch, json: bool) -> Re
     let job = watch(server, &arguments.job, &mut |update| {
         for event in &update.events {
             if json {
-                output::json_line(&json!({
-                    "sequence": event.sequence, "event": event.event, "message": event.message, "at": event.at,
-                    "fields": event.fields,
-                }))?;
+                output::json_line(&event_as_json(event))?;
             } else {
                 bar.suspend(|| output::line(line(event)))?;
             }
@@ -150,7 +194,8 @@ pub(crate) async fn follow(server: &Server, arguments: &Watch, json: bool) -> Re
     if succeeded { Ok(()) } else { Err(CliError::Failed) }
 }
 
-fn line(event: &JobEvent) -> String {
+/// An event, for people.
+pub(crate) fn line(event: &JobEvent) -> String {
     let level = match event.level() {
         EventLevel::Error => "✗",
         EventLevel::Warning => "!",

@@ -31,6 +31,7 @@ pub(crate) struct Models {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// What there is, and what is on this machine.
+    #[command(visible_alias = "ls")]
     List,
     /// Download models.
     Pull {

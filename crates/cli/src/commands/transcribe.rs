@@ -13,12 +13,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use targets::targets;
 use warren_messages::wire::{
-    EventLevel, GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat,
+    EventLevel, GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat, job,
     submit_job_request::Spec, transcripts_client::TranscriptsClient,
 };
 
 use crate::{
-    client::{MAX_ANSWER, Server, Source, submit, upload, watch},
+    client::{MAX_ANSWER, Server, Source, Terms, carry_out, upload},
+    commands::limits::Limits,
     error::CliError,
     input::is_standard_input,
     output,
@@ -45,6 +46,11 @@ pub(crate) struct Transcribe {
     /// Make the text searchable: see `warren search`.
     #[arg(long)]
     index: bool,
+    /// When the model fits no device, use the next smaller one that can do the same.
+    #[arg(long)]
+    allow_downgrade: bool,
+    #[command(flatten)]
+    limits: Limits,
     /// What to print or write.
     #[arg(long, value_enum, default_value_t = Format::Txt)]
     format: Format,
@@ -164,9 +170,10 @@ async fn one(server: &Server, input: &Input<'_>, arguments: &Transcribe, bar: Pr
         language: arguments.language.clone(),
         translate: arguments.translate,
         index: arguments.index,
+        allow_downgrade: arguments.allow_downgrade,
         ..TranscribeSpec::default()
     };
-    let outcome = transcribe(server, &input.source, spec, arguments.format, &bar).await;
+    let outcome = transcribe(server, &input.source, spec, arguments.limits.terms(), arguments.format, &bar).await;
     bar.finish_and_clear();
     // At once, also when an earlier recording takes longer: what is done is safe.
     let written = match (&outcome, &input.target) {
@@ -204,14 +211,19 @@ pub(crate) async fn transcribe(
     server: &Server,
     source: &Source,
     mut spec: TranscribeSpec,
+    terms: Terms,
     format: Format,
     bar: &ProgressBar,
 ) -> Result<Outcome, CliError> {
     bar.set_message("uploading");
     let media = upload(server, source, Arc::new(|_| {})).await?;
     spec.media.clone_from(&media.id);
-    let submitted = submit(server, Spec::Transcribe(spec), format!("transcribe-{}", media.id)).await?;
-    let job = watch(server, &submitted.id, &mut |update| {
+    let mut accepted = false;
+    let job = carry_out(server, Spec::Transcribe(spec), terms, format!("transcribe-{}", media.id), &mut |update| {
+        if let (false, Some((used, Some(asked)))) = (accepted, update.job.as_ref().map(models)) {
+            bar.suspend(|| eprintln!("{}: {used} is used, as {asked} does not fit", source.name));
+        }
+        accepted = true;
         for event in update.events.iter().filter(|event| event.level() == EventLevel::Warning) {
             bar.suspend(|| eprintln!("{}: {}", source.name, event.message));
         }
@@ -223,6 +235,17 @@ pub(crate) async fn transcribe(
     .await?;
     let transcript = fetch(server, &job.id, format).await?;
     Ok(Outcome { job, transcript })
+}
+
+/// The model that a job uses, and the one that was asked for if that is another.
+pub(crate) fn models(job: &Job) -> (&str, Option<&str>) {
+    match &job.spec {
+        Some(job::Spec::Transcribe(spec)) => {
+            (&spec.model, Some(spec.downgraded_from.as_str()).filter(|asked| !asked.is_empty()))
+        }
+        Some(job::Spec::Embed(spec)) => (&spec.model, None),
+        None => ("", None),
+    }
 }
 
 /// The text of a job, as much as there is.
@@ -309,6 +332,11 @@ fn as_json(file: &Path, done: &Done) -> Value {
         Ok(Outcome { job, transcript }) => {
             value["job"] = job.id.clone().into();
             value["state"] = output::state(job.state()).into();
+            let (model, asked) = models(job);
+            value["model"] = model.into();
+            if let Some(asked) = asked {
+                value["downgraded_from"] = asked.into();
+            }
             value["segments"] = segments(transcript);
             if job.state() == JobState::Succeeded {
                 value["text"] = transcript.text.clone().into();

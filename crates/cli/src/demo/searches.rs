@@ -1,6 +1,6 @@
 //! Three searches by meaning alone.
 
-use warren_messages::wire::{JobState, SearchHit};
+use warren_messages::wire::{EmbedSpec, JobState, SearchHit};
 use warren_recordings::error_rate::normalised_words;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     told,
 };
 use crate::{
-    client::Server,
+    client::{Server, Terms},
     commands::{embed::embed, search::search},
     error::CliError,
     output,
@@ -33,7 +33,8 @@ const ALIKE: usize = 4;
 pub(super) async fn all(server: &Server, phases: &mut Phases) -> Result<Vec<String>, CliError> {
     let begun = phases.begin("embed texts");
     let texts = FACTS.map(str::to_owned).to_vec();
-    let job = told("embedding", embed(server, texts, MEANING, true)).await?;
+    let spec = EmbedSpec { texts, model: MEANING.to_owned(), index: true };
+    let job = told("embedding", embed(server, spec, Terms::default())).await?;
     if job.state() != JobState::Succeeded {
         let message = format!("embedding the facts: {}: {}", output::state(job.state()), job.error_message);
         return Err(CliError::Refused { code: job.error_code, message });

@@ -14,7 +14,7 @@ use super::{
     phases::Phases,
 };
 use crate::{
-    client::{Server, Source},
+    client::{Server, Source, Terms},
     commands::transcribe::{Format, transcribe},
     error::CliError,
     output,
@@ -67,7 +67,7 @@ async fn hear<'a>(server: &Server, recording: &'a Recording, model: &'static str
     let spec = TranscribeSpec { model: model.to_owned(), index: true, ..TranscribeSpec::default() };
     let bar = bar(&recording.name);
     let source = Source::file(&recording.path);
-    let job = transcribe(server, &source, spec, Format::Txt, &bar);
+    let job = transcribe(server, &source, spec, Terms::default(), Format::Txt, &bar);
     let outcome = followed(&recording.name, &bar, job).await;
     bar.finish_and_clear();
     let outcome = outcome?;

@@ -14,7 +14,7 @@ use super::{UpError, folder::Folder};
 /// A log is put aside when it has grown to this size, bytes.
 const LARGEST: u64 = 10 << 20;
 /// Logs put aside that are kept: `NAME.log.1` is the newest.
-const KEPT: u32 = 2;
+pub(super) const KEPT: u32 = 2;
 
 /// Appends to a log file and puts it aside when it is large.
 #[derive(Debug)]
@@ -141,6 +141,22 @@ impl Place {
     }
 }
 
+/// A line of a log for people: of one in JSON, when, how bad, what, and its other fields.
+pub(crate) fn plain(line: &str) -> String {
+    /// Shown by themselves, or of no use to people.
+    const SHOWN: [&str; 7] = ["timestamp", "level", "message", "service", "target", "trace_id", "span_id"];
+    let Ok(serde_json::Value::Object(fields)) = serde_json::from_str::<serde_json::Value>(line) else {
+        return line.to_owned();
+    };
+    let text = |name: &str| fields.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+    let time = text("timestamp").chars().take(23).collect::<String>().replace('T', " ");
+    let rest = fields.iter().filter(|(name, _)| !SHOWN.contains(&name.as_str()));
+    let rest: Vec<_> = rest
+        .map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect();
+    format!("{time} {:<5} {} {}", text("level"), text("message"), rest.join(" ")).trim_end().to_owned()
+}
+
 fn files(folder: &Folder, services: &[String]) -> Result<Vec<(String, PathBuf)>, UpError> {
     let logs = folder.root().join("logs");
     let entries = fs::read_dir(&logs).map_err(UpError::io(format!("read {}", logs.display())))?;
@@ -202,6 +218,14 @@ mod tests {
         log.write(b"f\n").unwrap();
         log.write(b"next\n").unwrap();
         assert_eq!(place.news(&path), ["next"], "what was put aside between two looks is skipped");
+    }
+
+    #[test]
+    fn lines_of_services_read_well_and_others_stay() {
+        let line = r#"{"timestamp":"2026-01-01T10:00:00.123456Z","level":"INFO","service":"transcription","target":"x",
+            "message":"task ended","outcome":"done","busy_ms":5}"#;
+        assert_eq!(plain(line), "2026-01-01 10:00:00.123 INFO  task ended busy_ms=5 outcome=done");
+        assert_eq!(plain("warren-ingest: no"), "warren-ingest: no");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     UpError,
     board::{self, Entry},
     folder::{Folder, read_json},
-    logs::tail,
+    logs::{plain, tail},
     probe::Probe,
 };
 
@@ -148,7 +148,8 @@ fn explain(folder: &Folder, missing: &[&Awaited], reasons: &[String], entries: &
     };
     if let Some(part) = missing.iter().rev().max_by_key(ends) {
         let log = folder.log(&part.name);
-        text.push_str(&format!("\nthe end of {}:\n{}", log.display(), tail(&log, LINES).join("\n")));
+        let lines: Vec<_> = tail(&log, LINES).iter().map(|line| plain(line)).collect();
+        text.push_str(&format!("\nthe end of {}:\n{}", log.display(), lines.join("\n")));
     }
     text
 }

@@ -202,7 +202,7 @@ fn generate(folder: &Folder, stack: &Stack, instance: &Instance) -> Table {
     };
     let loopback = |using: &str| Value::from(format!("127.0.0.1:{}", stack.port(using)));
     section("http", vec![("bind", loopback(&format!("{}.http", instance.name)))]);
-    section("telemetry", vec![("format", "text".into())]);
+    section("telemetry", vec![("format", "json".into())]);
     section("broker", broker(stack));
     section("blob", blob(stack));
     if instance.worker {
@@ -214,6 +214,9 @@ fn generate(folder: &Folder, stack: &Stack, instance: &Instance) -> Table {
     } else {
         section("store", vec![("url", store_url(folder, stack).into())]);
         section("grpc", vec![("bind", loopback(&format!("{}.grpc", instance.name)))]);
+    }
+    if instance.service == INGEST && stack.external.blob.is_none() {
+        section("limits", vec![("disk", folder.s3().display().to_string().into())]);
     }
     if instance.service == COORDINATOR {
         section("leader", vec![("name", instance.name.as_str().into())]);
@@ -306,7 +309,7 @@ mod tests {
              'cuda:0'\n",
         );
         assert_eq!(read(&folder, "ingest")["telemetry"]["log"].as_str(), Some("debug"));
-        assert_eq!(read(&folder, "ingest")["telemetry"]["format"].as_str(), Some("text"));
+        assert_eq!(read(&folder, "ingest")["telemetry"]["format"].as_str(), Some("json"));
         assert_eq!(read(&folder, "transcription")["leases"]["device"].as_str(), Some("cpu"));
         assert_eq!(read(&folder, "transcription-2")["leases"]["device"].as_str(), Some("cuda:0"));
     }

@@ -36,6 +36,9 @@ pub(super) struct Stack {
     /// Parts that run elsewhere.
     #[serde(default)]
     pub external: External,
+    /// How often each part was to be restarted by a command; the supervisor restarts those of which this changes.
+    #[serde(default)]
+    pub restarts: BTreeMap<String, u64>,
 }
 
 /// The private S3 server's bucket and only login.
@@ -88,6 +91,7 @@ impl Stack {
             },
             ports: BTreeMap::new(),
             external: External::default(),
+            restarts: BTreeMap::new(),
         })
     }
 

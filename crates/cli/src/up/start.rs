@@ -241,7 +241,8 @@ async fn wait_for_supervisor(folder: &Folder, task: Option<&JoinHandle<Result<()
     Ok(())
 }
 
-async fn wait_ready(
+/// Waits until every part of this generation of the stack is ready.
+pub(super) async fn wait_ready(
     folder: &Folder,
     stack: &Stack,
     timeout: Duration,

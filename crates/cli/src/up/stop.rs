@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
+use warren_local::process::Identity;
 
 use super::{UpError, folder::Folder, supervisor};
 
@@ -31,6 +32,30 @@ pub(crate) fn down(data: &Path, progress: &mut dyn FnMut(&str)) -> Result<Stoppe
         return Ok(if left.is_empty() { Stopped::Before } else { Stopped::Now });
     };
     process.signal(Signal::SIGTERM);
+    wait(&folder, process, progress);
+    Ok(Stopped::Now)
+}
+
+/// Kills every process of the stack in `data` at once: nothing in hand is finished. What was acknowledged is on disk, and
+/// the next start goes on with it. Blocks.
+///
+/// # Errors
+/// As [`down`].
+pub(crate) fn kill(data: &Path, progress: &mut dyn FnMut(&str)) -> Result<Stopped, UpError> {
+    let folder = Folder::of_stack(data)?;
+    // Not behind another command, which may wait for what hangs.
+    let Some(process) = folder.live_supervisor() else {
+        let left = supervisor::sweep(&folder);
+        return Ok(if left.is_empty() { Stopped::Before } else { Stopped::Now });
+    };
+    // The second signal is the one to kill what is left; two of one kind could become one on the way.
+    process.signal(Signal::SIGTERM);
+    process.signal(Signal::SIGINT);
+    wait(&folder, process, progress);
+    Ok(Stopped::Now)
+}
+
+fn wait(folder: &Folder, process: Identity, progress: &mut dyn FnMut(&str)) {
     let mut waited = Duration::ZERO;
     let look = Duration::from_secs(5);
     while !process.wait_gone(look) {
@@ -42,6 +67,5 @@ pub(crate) fn down(data: &Path, progress: &mut dyn FnMut(&str)) -> Result<Stoppe
         }
         progress(&format!("stopping ({} s)", waited.as_secs()));
     }
-    supervisor::sweep(&folder);
-    Ok(Stopped::Now)
+    supervisor::sweep(folder);
 }

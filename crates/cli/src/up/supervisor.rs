@@ -139,7 +139,7 @@ impl Supervisor {
         while wait(changed, stopping).await {
             match self.load() {
                 Ok((new, parts)) => {
-                    self.adapt(parts, new.coordinators != stack.coordinators).await;
+                    self.adapt(parts, &stack, &new).await;
                     stack = new;
                     tell(write_json(&self.folder.applied(), &stack.generation));
                 }
@@ -169,11 +169,14 @@ impl Supervisor {
         self.keepers.insert(name, Keeper::start(part, self.board.clone(), self.abort.clone()));
     }
 
-    /// Starts what is missing and stops what is too many. Workers are told of coordinators in their settings, so they
-    /// are started anew when those change.
-    async fn adapt(&mut self, parts: Vec<Part>, coordinators_changed: bool) {
+    /// Starts what is missing, stops what is too many and restarts what is to be restarted. Workers are told of
+    /// coordinators in their settings, so they are started anew when those change.
+    async fn adapt(&mut self, parts: Vec<Part>, old: &Stack, new: &Stack) {
+        let coordinators_changed = new.coordinators != old.coordinators;
         let wanted = |name: &str, phase: Phase| {
-            parts.iter().any(|part| part.name == name) && !(coordinators_changed && phase == Phase::Workers)
+            parts.iter().any(|part| part.name == name)
+                && !(coordinators_changed && phase == Phase::Workers)
+                && old.restarts.get(name) == new.restarts.get(name)
         };
         let surplus: Vec<_> = self
             .keepers

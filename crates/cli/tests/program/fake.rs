@@ -14,9 +14,12 @@ use futures::{Stream, StreamExt as _, stream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 use warren_messages::wire::{
-    CancelJobRequest, CancelJobResponse, DeadLetter, GetJobRequest, GetTranscriptRequest, Job, JobEvent,
-    JobEventsRequest, JobEventsResponse, JobState, JobUpdate, ListDeadLettersRequest, ListDeadLettersResponse,
-    ListJobsRequest, ListJobsResponse, MediaObject, ReplayDeadLettersRequest, ReplayDeadLettersResponse,
+    CancelJobRequest, CancelJobResponse, DeadLetter, DeadLetterGroupsRequest, DeadLetterGroupsResponse,
+    DeadLetterStats, DeadLetterStatsRequest, DeleteJobRequest, DeleteJobResponse, DiscardDeadLettersRequest,
+    DiscardDeadLettersResponse, DiscardOutcome, ExplainJobRequest, GetJobRequest, GetTranscriptRequest,
+    ImportDeadLettersRequest, ImportDeadLettersResponse, Job, JobEvent, JobEventsRequest, JobEventsResponse,
+    JobExplanation, JobState, JobUpdate, ListDeadLettersRequest, ListDeadLettersResponse, ListJobsRequest,
+    ListJobsResponse, MediaObject, ReplayDeadLettersRequest, ReplayDeadLettersResponse, ResubmitJobRequest,
     ShowDeadLetterRequest, SubmitJobRequest, Transcript, UploadRequest, WatchJobRequest,
     dead_letters_server::{self, DeadLettersServer},
     jobs_server::{self, JobsServer},
@@ -59,6 +62,8 @@ pub(crate) struct Asked {
     pub(crate) submitted: usize,
     /// Replays of dead letters.
     pub(crate) replays: usize,
+    /// The number that was confirmed with a discard.
+    pub(crate) discarded: Option<u64>,
 }
 
 impl Fake {
@@ -145,6 +150,12 @@ impl jobs_server::Jobs for Services {
         Ok(Response::new(if ends { first.boxed() } else { first.chain(stream::pending()).boxed() }))
     }
 
+    type RunStream = Self::WatchStream;
+
+    async fn run(&self, _: Request<SubmitJobRequest>) -> Result<Response<Self::RunStream>, Status> {
+        not_asked()
+    }
+
     async fn get(&self, _: Request<GetJobRequest>) -> Result<Response<Job>, Status> {
         not_asked()
     }
@@ -158,6 +169,18 @@ impl jobs_server::Jobs for Services {
     }
 
     async fn cancel(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        not_asked()
+    }
+
+    async fn resubmit(&self, _: Request<ResubmitJobRequest>) -> Result<Response<Job>, Status> {
+        not_asked()
+    }
+
+    async fn delete(&self, _: Request<DeleteJobRequest>) -> Result<Response<DeleteJobResponse>, Status> {
+        not_asked()
+    }
+
+    async fn explain(&self, _: Request<ExplainJobRequest>) -> Result<Response<JobExplanation>, Status> {
         not_asked()
     }
 }
@@ -213,5 +236,33 @@ impl dead_letters_server::DeadLetters for Services {
     ) -> Result<Response<ReplayDeadLettersResponse>, Status> {
         self.note(|asked| asked.replays += 1);
         Ok(Response::new(ReplayDeadLettersResponse::default()))
+    }
+
+    async fn groups(&self, _: Request<DeadLetterGroupsRequest>) -> Result<Response<DeadLetterGroupsResponse>, Status> {
+        not_asked()
+    }
+
+    async fn stats(&self, _: Request<DeadLetterStatsRequest>) -> Result<Response<DeadLetterStats>, Status> {
+        not_asked()
+    }
+
+    async fn discard(
+        &self,
+        request: Request<DiscardDeadLettersRequest>,
+    ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
+        let asked = request.into_inner();
+        if !asked.dry_run {
+            self.note(|asked_for| asked_for.discarded = Some(asked.confirm));
+        }
+        let outcome = DiscardOutcome { id: "l".to_owned(), discarded: true, ..DiscardOutcome::default() };
+        let outcomes = vec![outcome.clone(), outcome];
+        Ok(Response::new(DiscardDeadLettersResponse { outcomes, dry_run: asked.dry_run, left: 0 }))
+    }
+
+    async fn import(
+        &self,
+        _: Request<ImportDeadLettersRequest>,
+    ) -> Result<Response<ImportDeadLettersResponse>, Status> {
+        not_asked()
     }
 }

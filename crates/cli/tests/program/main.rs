@@ -241,6 +241,22 @@ fn letters_are_shown_with_the_fingerprint_that_replays_them() {
 }
 
 #[test]
+fn letters_are_discarded_only_with_their_number() {
+    let fake = Fake::start();
+    let discard = |rest: &[&str]| at(&fake, &[&["dlq", "discard", "--all"], rest].concat());
+    assert_eq!(discard(&[]).status.code(), Some(2), "a reason is required");
+    assert_eq!(stdout(&discard(&["--dry-run"])), "2 would be discarded\n");
+    let output = discard(&["--reason", "old"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("--yes 2"), "{}", stderr(&output));
+    assert_eq!(fake.asked().discarded, None);
+    let output = discard(&["--reason", "old", "--yes", "2"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "2 discarded\n"), "{}", stderr(&output));
+    assert_eq!(fake.asked().discarded, Some(2));
+    let output = at(&fake, &["dlq", "replay"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("--fingerprint"), "{}", stderr(&output));
+}
+
+#[test]
 fn programs_get_errors_as_json() {
     let fake = Fake::start();
     for (arguments, exit) in [

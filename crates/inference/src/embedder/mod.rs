@@ -19,6 +19,9 @@ use crate::{
     weights::{self, Weights},
 };
 
+/// A piece of text is one token at least, in its frame of two.
+const LEAST_TOKENS: usize = 3;
+
 /// A loaded text encoder of the BERT family.
 pub struct Embedder {
     model: BertModel,
@@ -93,7 +96,8 @@ impl Embedder {
     ) -> Result<Self, InferenceError> {
         let parsed: Config =
             serde_json::from_slice(&weights::read(config)?).map_err(|error| InferenceError::corrupt(config, error))?;
-        options.max_tokens = options.max_tokens.clamp(3, parsed.max_position_embeddings);
+        check(&parsed).map_err(|reason| InferenceError::corrupt(config, reason))?;
+        options.max_tokens = options.max_tokens.clamp(LEAST_TOKENS, parsed.max_position_embeddings);
         options.max_batch_tokens = options.max_batch_tokens.max(options.max_tokens);
 
         let mut loaded = Tokenizer::from_bytes(weights::read(tokenizer)?)
@@ -105,13 +109,12 @@ impl Embedder {
 
         let bytes = weights::read(weights)?;
         let opened = device.open()?;
-        let weights = Weights::parse(&bytes, weights, opened.clone(), device.dtype())?;
-        let memory = weights.bytes_loaded() + activations(&parsed, &options) * device.dtype().size_in_bytes() as u64;
-        let model = BertModel::load(VarBuilder::from_tensors(weights.all()?, device.dtype(), &opened), &parsed)
-            .map_err(|error| match InferenceError::from(error) {
-                InferenceError::Internal(reason) => weights.corrupt(reason),
-                other => other,
-            })?;
+        let tensors = Weights::parse(&bytes, weights, opened.clone(), device.dtype())?;
+        let memory = tensors.bytes_loaded() + activations(&parsed, &options) * device.dtype().size_in_bytes() as u64;
+        let model = tensors
+            .all()
+            .and_then(|all| Ok(BertModel::load(VarBuilder::from_tensors(all, device.dtype(), &opened), &parsed)?));
+        let model = model.map_err(|error| error.loading(weights))?;
         Ok(Self {
             model,
             tokenizer: loaded,
@@ -136,9 +139,9 @@ impl Embedder {
 
     /// One unit vector per text, in the order of `texts`; L2 norm 1 within 1e-6.
     ///
-    /// Texts are sorted by length and packed into batches of at most `max_batch_tokens`; `gate` is asked before each
-    /// batch. A text of more than `max_tokens` is cut into pieces of even length, and its vector is the mean of the
-    /// pieces' vectors weighted by their tokens, brought back to norm 1: nothing is cut off.
+    /// Texts are sorted by length and packed into batches of at most `max_batch_tokens`, and of no more rows than `gate`
+    /// allows; it is asked before each batch. A text of more than `max_tokens` is cut into pieces of even length, and its
+    /// vector is the mean of the pieces' vectors weighted by their tokens, brought back to norm 1: nothing is cut off.
     ///
     /// A text's vector differs by less than 1e-5 in any number whatever it is batched with.
     ///
@@ -166,7 +169,7 @@ impl Embedder {
 
         let mut sums = vec![vec![0.0_f32; self.width]; texts.len()];
         let lengths: Vec<usize> = pieces.iter().map(|(_, tokens)| tokens.len()).collect();
-        for batch in batches(&lengths, self.options.max_batch_tokens) {
+        for batch in batches(&lengths, self.options.max_batch_tokens, gate.rows()) {
             let rows: Vec<&[u32]> = batch.iter().map(|piece| pieces[*piece].1.as_slice()).collect();
             let vectors = pass(gate, "embed", || self.threads.run(|| self.forward(&rows)))?;
             for (piece, vector) in batch.into_iter().zip(vectors) {
@@ -213,10 +216,50 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
     vector
 }
 
+/// Refuses a configuration that contradicts itself or is many times that of the largest model.
+fn check(config: &Config) -> Result<(), String> {
+    let sizes = [
+        ("hidden_size", config.hidden_size, 1, 16_384),
+        ("num_attention_heads", config.num_attention_heads, 1, config.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers, 1, 256),
+        ("intermediate_size", config.intermediate_size, 1, 1 << 17),
+        ("max_position_embeddings", config.max_position_embeddings, LEAST_TOKENS, 1 << 20),
+        ("vocab_size", config.vocab_size, 1, 1 << 22),
+        ("type_vocab_size", config.type_vocab_size, 1, 1 << 10),
+    ];
+    match sizes.into_iter().find(|(_, size, least, most)| !(*least..=*most).contains(size)) {
+        Some((name, size, least, most)) => Err(format!("its {name} is {size}, which must be {least} to {most}")),
+        None if !config.hidden_size.is_multiple_of(config.num_attention_heads) => Err(format!(
+            "its num_attention_heads, {}, do not divide its hidden_size, {}",
+            config.num_attention_heads, config.hidden_size
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Values that one full batch holds at its widest moment: hidden states, the MLP's inner values and the attention's
 /// scores.
 fn activations(config: &Config, options: &EmbedderOptions) -> u64 {
     let per_token =
         6 * config.hidden_size + 2 * config.intermediate_size + 2 * config.num_attention_heads * options.max_tokens;
     (options.max_batch_tokens * per_token) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_cannot_be_is_named() {
+        let base = Config::default();
+        assert_eq!(check(&base), Ok(()));
+        for (wrong, name) in [
+            (Config { max_position_embeddings: 2, ..base.clone() }, "max_position_embeddings"),
+            (Config { num_attention_heads: 0, ..base.clone() }, "num_attention_heads"),
+            (Config { num_attention_heads: 7, ..base.clone() }, "num_attention_heads, 7, do not divide"),
+            (Config { hidden_size: usize::MAX, ..base.clone() }, "hidden_size"),
+        ] {
+            assert!(check(&wrong).is_err_and(|reason| reason.contains(name)), "{name}");
+        }
+    }
 }

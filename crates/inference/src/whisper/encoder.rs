@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::dimensions::Dimensions;
 use crate::{
-    InferenceError,
+    Gate, InferenceError,
     kernels::{bias_gelu, softmax},
     layers::{LayerNorm, Linear},
     weights::Weights,
@@ -57,13 +57,16 @@ impl Encoder {
         })
     }
 
-    /// `mel`: `[mels, frames]`. Returns `[frames / 2, width]`.
-    pub(crate) fn forward(&self, mel: &Tensor) -> Result<Tensor, InferenceError> {
+    /// `mel`: `[mels, frames]`. Returns `[frames / 2, width]`. A pass takes seconds on a busy processor, so `gate` is asked
+    /// before each layer and in the middle of it whether it is still wanted.
+    pub(crate) fn forward(&self, mel: &Tensor, gate: &dyn Gate) -> Result<Tensor, InferenceError> {
         let x = self.conv1.forward(&mel.unsqueeze(0)?.transpose(1, 2)?)?;
+        gate.wanted()?;
         let x = self.conv2.forward(&x)?.squeeze(0)?;
         let mut x = (&x + self.positions.narrow(0, 0, x.dim(0)?)?)?;
         for layer in &self.layers {
-            x = layer.forward(&x, self.heads)?;
+            gate.wanted()?;
+            x = layer.forward(&x, self.heads, gate)?;
         }
         Ok(self.norm.forward(&x)?)
     }
@@ -96,11 +99,12 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor, heads: usize, gate: &dyn Gate) -> Result<Tensor, InferenceError> {
         let qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?;
         let x = (x + self.out.forward(&attention(&qkv, heads)?)?)?;
+        gate.wanted()?;
         let up = self.up.forward_gelu(&self.norm.forward(&x)?)?;
-        &x + self.down.forward(&up)?
+        Ok((&x + self.down.forward(&up)?)?)
     }
 }
 

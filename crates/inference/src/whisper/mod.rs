@@ -136,17 +136,18 @@ impl Whisper {
         let config = Config::read(config)?;
         let bytes = weights::read(weights)?;
         let opened = device.open()?;
-        let weights = Weights::parse(&bytes, weights, opened.clone(), device.dtype())?;
-        let dimensions = Dimensions::of(&weights, &config)?;
+        let tensors = Weights::parse(&bytes, weights, opened.clone(), device.dtype())?;
+        let dimensions = Dimensions::of(&tensors, &config)?;
+        let broken = |error: InferenceError| error.loading(weights);
         let mut whisper = Self {
-            encoder: Encoder::load(&weights, &dimensions)?,
-            decoder: Decoder::load(&weights, &dimensions)?,
+            encoder: Encoder::load(&tensors, &dimensions).map_err(broken)?,
+            decoder: Decoder::load(&tensors, &dimensions).map_err(broken)?,
             tokens: Tokens::load(tokenizer, &dimensions, &config)?,
             mel: MelSpectrogram::new(dimensions.mels),
             device: opened,
             threads: Threads::new(options.threads)?,
             rows: 1,
-            weight_bytes: weights.bytes_loaded(),
+            weight_bytes: tensors.bytes_loaded(),
             dimensions,
         };
         whisper.rows = usize::try_from(options.batch_memory / whisper.window_bytes()).unwrap_or(1).clamp(1, MAX_ROWS);

@@ -11,7 +11,7 @@ use super::{
     dimensions::{Config, Dimensions},
     encoder::Encoder,
 };
-use crate::weights::Weights;
+use crate::{Ungated, weights::Weights};
 
 const WIDTH: usize = 64;
 const HEADS: usize = 4;
@@ -104,7 +104,7 @@ fn agrees_with_candle_transformers() {
     let mut reference = Reference::load(&variables, reference).unwrap();
 
     let mels = [0.0_f32, 0.5].map(|mean| Tensor::randn(mean, 1.0, (MELS, 2 * POSITIONS), &Device::Cpu).unwrap());
-    let encoded = mels.each_ref().map(|mel| encoder.forward(mel).unwrap());
+    let encoded = mels.each_ref().map(|mel| encoder.forward(mel, &Ungated).unwrap());
     let expected = mels.map(|mel| reference.encoder.forward(&mel.unsqueeze(0).unwrap(), true).unwrap());
     for (ours, theirs) in encoded.iter().zip(&expected) {
         assert_eq!(ours.dims(), [POSITIONS, WIDTH]);

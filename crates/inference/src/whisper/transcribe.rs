@@ -121,8 +121,8 @@ impl Whisper {
     /// A window that decodes to a loop or to a guess is tried again at rising temperatures. If none is good, the best
     /// is kept, its loop cut off after one round.
     ///
-    /// `gate` is asked before every forward pass. `progress` hears the seconds of audio done, summed over the
-    /// windows, those that are being worked on in part; it never falls.
+    /// `gate` is asked before every forward pass, and how many windows are decoded together at most. `progress` hears the
+    /// seconds of audio done, summed over the windows, those that are being worked on in part; it never falls.
     ///
     /// # Errors
     /// [`InferenceError::Unsupported`] for a language or task that the model cannot do,
@@ -157,12 +157,13 @@ impl Whisper {
             None => self.listen_for_language(&pieces, gate)?,
         };
         let prompt = self.prompt(language, options.translate);
+        let rows = self.rows.min(gate.rows()).max(1);
 
         let mut segments = vec![Vec::new(); windows.len()];
         let mut progress = Progress::new(progress);
         while !pieces.is_empty() {
             let mut rests = Vec::new();
-            for pieces in pieces.chunks(self.rows) {
+            for pieces in pieces.chunks(rows) {
                 let mut heard: Vec<Heard> = encoded.drain(..pieces.len().min(encoded.len())).collect();
                 for (index, piece) in pieces.iter().enumerate().skip(heard.len()) {
                     heard.push(self.hear(piece.samples, gate)?);
@@ -208,7 +209,7 @@ impl Whisper {
         for (index, piece) in pieces.iter().enumerate() {
             let heard = self.hear(piece.samples, gate)?;
             let detected = self.detect(&heard, gate)?;
-            if index < self.rows {
+            if index < self.rows.min(gate.rows()).max(1) {
                 encoded.push(heard);
             }
             let likelier = likeliest.is_none_or(|best: super::language::Detected| detected.no_speech < best.no_speech);
@@ -232,7 +233,9 @@ impl Whisper {
             self.threads.run(|| {
                 let mel = Tensor::from_vec(mel, (self.dimensions.mels, MEL_FRAMES), &candle_core::Device::Cpu)?;
                 let mel = mel.to_device(&self.device)?.to_dtype(self.decoder.dtype())?;
-                self.decoder.hear(&self.encoder.forward(&mel)?)
+                let encoded = self.encoder.forward(&mel, gate)?;
+                gate.wanted()?;
+                self.decoder.hear(&encoded)
             })
         })
     }

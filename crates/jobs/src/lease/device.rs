@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{DeviceSpec, Lease, LeaseTiming, Request};
 use crate::JobClass;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiting {
     pub(super) request: Request,
     pub(super) arrival: u64,
@@ -13,7 +13,7 @@ pub(super) struct Waiting {
     pub(super) bypasses: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Device {
     pub(super) spec: DeviceSpec,
     pub(super) last_fence: u64,

@@ -5,18 +5,22 @@
 //! the coordinator writes what it returns to the store before it answers.
 
 mod device;
+mod held;
 mod table;
+mod tenure;
 #[cfg(test)]
 mod tests;
 
+pub use held::{Breach, HeldLeases, Interrupted, Standing, Why};
 pub use table::LeaseTable;
+pub use tenure::Tenure;
 
 use serde::{Deserialize, Serialize};
 
 use crate::JobClass;
 
 /// A device that work may be done on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceSpec {
     /// `cpu`, `cuda:0`, … , unique among all hosts.
     pub name: String,
@@ -36,7 +40,7 @@ impl DeviceSpec {
 }
 
 /// The clocks of leases. Workers stop by themselves at 12 s, before `ttl_ms`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeaseTiming {
     /// Life of a lease since its last renewal. Default 15 000.
@@ -78,14 +82,17 @@ pub struct Holder {
 }
 
 /// A wish for a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Id of the lease if it is granted; a fresh one each time.
     pub lease: String,
     /// Name of the device.
     pub device: String,
-    /// Who asks. It asks again only after its last release was answered.
+    /// Who asks.
     pub holder: Holder,
+    /// Which of its waits for a lease this is, ever greater: whoever begins a new one uses nothing of an earlier one any
+    /// more, whether or not its release was heard.
+    pub wait: u64,
     /// The model that will be resident. Slots of one process share it, so it is counted once.
     pub model: String,
     /// Estimated peak of model and batch.
@@ -97,7 +104,7 @@ pub struct Request {
 }
 
 /// A lease that blocks its part of the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// As in the request that won it.
     pub id: String,
@@ -105,6 +112,8 @@ pub struct Lease {
     pub device: String,
     /// Who holds it.
     pub holder: Holder,
+    /// The wait of the holder that it ended.
+    pub wait: u64,
     /// The resident model.
     pub model: String,
     /// Estimated peak.
@@ -131,7 +140,7 @@ impl Lease {
 }
 
 /// Answer to [`LeaseTable::acquire`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Acquired {
     /// The device is yours.
     Granted(Lease),
@@ -145,6 +154,8 @@ pub enum Acquired {
         /// Why, in numbers.
         arithmetic: String,
     },
+    /// The holder is in a later wait: nobody listens to this one any more.
+    Late,
     /// No device of this name is known.
     UnknownDevice,
 }
@@ -166,14 +177,14 @@ pub enum Renewed {
 pub struct Ticked {
     /// Leases that have just expired; they drain now.
     pub expired: Vec<Lease>,
-    /// Drained leases whose memory is free again.
+    /// Leases whose memory is free again: drained, or left by a holder that asked anew.
     pub freed: Vec<Lease>,
     /// Leases granted to queued requests since the last tick.
     pub granted: Vec<Lease>,
 }
 
 /// A lease whose holder should give it back because others wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Yield {
     /// The lease.
     pub lease: String,

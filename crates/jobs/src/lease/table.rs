@@ -8,7 +8,7 @@ use super::{
 };
 
 /// All devices, leases and waiting requests. Times are unix milliseconds of the coordinator's clock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseTable {
     timing: LeaseTiming,
     devices: BTreeMap<String, Device>,
@@ -17,6 +17,8 @@ pub struct LeaseTable {
     granted: Vec<String>,
     /// Expirations that no tick has reported yet.
     expired: Vec<Lease>,
+    /// Leases that their holders left, that no tick has reported yet.
+    left: Vec<Lease>,
     arrivals: u64,
 }
 
@@ -29,6 +31,7 @@ impl LeaseTable {
             leases: BTreeMap::new(),
             granted: Vec::new(),
             expired: Vec::new(),
+            left: Vec::new(),
             arrivals: 0,
         }
     }
@@ -70,24 +73,31 @@ impl LeaseTable {
         }
     }
 
-    /// Asks for a device, or asks again. Each (worker, boot, slot) holds at most one lease: asking again for the same
-    /// device and model returns the same one, asking for another releases it.
+    /// Asks for a device, or asks again. Each (worker, boot, slot) holds at most one lease: asking again in the same wait
+    /// returns the same one, and a later wait frees it.
     pub fn acquire(&mut self, request: Request, now_ms: u64) -> Acquired {
         let Some(device) = self.devices.get(&request.device) else { return Acquired::UnknownDevice };
         if request.memory_bytes > device.spec.budget_bytes() {
             return Acquired::TooLarge { arithmetic: arithmetic(&request, &device.spec) };
         }
         self.expire(now_ms);
-        if let Some(held) = self.leases.values_mut().find(|held| held.is_live() && held.holder == request.holder) {
-            if held.device == request.device && held.model == request.model {
+        let of_holder = |lease: &Lease| lease.is_live() && lease.holder == request.holder;
+        let waits = self.devices.values().flat_map(|device| &device.waiting).map(|waiting| &waiting.request);
+        let waits = waits.filter(|waiting| waiting.holder == request.holder).map(|waiting| waiting.wait);
+        let held = self.leases.values().filter(|lease| of_holder(lease)).map(|lease| lease.wait);
+        if waits.chain(held).any(|wait| wait > request.wait) {
+            return Acquired::Late;
+        }
+        if let Some(held) = self.leases.values_mut().find(|lease| of_holder(lease)) {
+            if held.wait == request.wait {
                 held.expires_ms = held.expires_ms.max(now_ms.saturating_add(self.timing.ttl_ms));
                 let held = held.clone();
                 self.granted.retain(|id| *id != held.id);
                 return Acquired::Granted(held);
-            } else {
-                let old = held.id.clone();
-                self.free(&old, now_ms);
             }
+            let left = held.clone();
+            self.free(&left.id, now_ms);
+            self.left.push(left);
         }
         let (holder, name) = (request.holder.clone(), request.device.clone());
         self.enqueue(request, now_ms);
@@ -152,12 +162,23 @@ impl LeaseTable {
         unheard
     }
 
+    /// Nobody listens to a call of `holder` any more: it waits no longer, and what it was granted is free again, unless
+    /// that was renewed. Then an earlier call was heard, and the lease is in use.
+    pub fn abandon(&mut self, holder: &Holder, now_ms: u64) -> Option<Lease> {
+        self.withdraw(holder);
+        let unused = |lease: &&Lease| lease.is_live() && !lease.confirmed && lease.holder == *holder;
+        let lease = self.leases.values().find(unused).cloned()?;
+        self.free(&lease.id, now_ms);
+        Some(lease)
+    }
+
     /// Lets time pass: expires leases, frees drained ones, drops requests nobody stands behind, grants what fits.
     pub fn tick(&mut self, now_ms: u64) -> Ticked {
         self.expire(now_ms);
         let expired = std::mem::take(&mut self.expired);
         let drained = |lease: &Lease| lease.draining_until_ms.is_some_and(|until| until <= now_ms);
-        let freed: Vec<Lease> = self.leases.extract_if(.., |_, lease| drained(lease)).map(|(_, lease)| lease).collect();
+        let mut freed = std::mem::take(&mut self.left);
+        freed.extend(self.leases.extract_if(.., |_, lease| drained(lease)).map(|(_, lease)| lease));
 
         for device in self.devices.values_mut() {
             device.waiting.retain(|waiting| now_ms.saturating_sub(waiting.asked_ms) <= self.timing.patience_ms);
@@ -298,6 +319,7 @@ impl LeaseTable {
                 id: request.lease.clone(),
                 device: request.device,
                 holder: request.holder,
+                wait: request.wait,
                 model: request.model,
                 memory_bytes: request.memory_bytes,
                 class: request.class,

@@ -25,6 +25,7 @@ fn request(id: u32, worker: u32, model: &str, gib: u64) -> Request {
         lease: format!("lease-{id}"),
         device: "cuda:0".into(),
         holder: holder(worker),
+        wait: 1,
         model: model.into(),
         memory_bytes: gib * GIB,
         class: JobClass::Default,
@@ -168,6 +169,43 @@ fn a_grant_that_never_arrived_is_free_before_it_expires() {
 }
 
 #[test]
+fn a_later_wait_frees_what_an_earlier_one_ended_with_and_an_earlier_one_is_late() {
+    let mut table = table(1);
+    let wait = |id, wait| Request { wait, ..request(id, 1, "m", 1) };
+    let first = granted(table.acquire(wait(1, 1), 0));
+    table.renew(&first.id, first.fence, 0);
+    // Its release was not heard yet.
+    let second = granted(table.acquire(wait(2, 2), 10));
+    assert_eq!((second.id.as_str(), second.fence), ("lease-2", 2), "nothing of the first wait is in use");
+    assert!(!table.release(&first.id, first.fence, 20), "the release that comes late frees nothing");
+    assert_eq!(ids(&table.tick(20).freed), ["lease-1"], "its row has to go");
+    assert_eq!(table.acquire(wait(3, 1), 30), Acquired::Late);
+    assert_eq!(granted(table.acquire(wait(4, 2), 30)).id, "lease-2", "the same wait goes on");
+    table.acquire(request(5, 2, "m", 1), 40);
+    assert_eq!(
+        table.acquire(Request { wait: 0, ..request(6, 2, "m", 1) }, 40),
+        Acquired::Late,
+        "it waits in a later one"
+    );
+}
+
+#[test]
+fn a_call_that_nobody_hears_takes_back_only_what_was_never_used() {
+    let mut table = table(1);
+    let lease = granted(table.acquire(request(1, 1, "m", 1), 0));
+    table.acquire(request(2, 2, "m", 1), 0);
+    assert_eq!(table.abandon(&holder(2), 0), None, "it only waited");
+    assert_eq!(table.waiting().count(), 0);
+    table.renew(&lease.id, lease.fence, 0);
+    assert_eq!(table.abandon(&holder(1), 0), None, "an earlier call was heard");
+    assert_eq!(table.leases().count(), 1);
+    table.release(&lease.id, lease.fence, 0);
+    granted(table.acquire(request(3, 1, "m", 1), 0));
+    assert_eq!(table.abandon(&holder(1), 0).map(|lease| lease.id).as_deref(), Some("lease-3"));
+    assert_eq!(table.leases().count(), 0);
+}
+
+#[test]
 fn old_slices_yield_when_others_wait_and_young_ones_do_not() {
     let mut table = table(2);
     let first = granted(table.acquire(request(1, 1, "m", 1), 0));
@@ -303,6 +341,7 @@ fn no_lost_wake_up(table: &LeaseTable) -> Result<(), TestCaseError> {
             id: head.lease.clone(),
             device: head.device.clone(),
             holder: head.holder.clone(),
+            wait: head.wait,
             model: head.model.clone(),
             memory_bytes: head.memory_bytes,
             class: head.class,
@@ -336,6 +375,7 @@ proptest! {
                         lease: format!("lease-{serial}"),
                         device: DEVICES[device].into(),
                         holder: holder.clone(),
+                        wait: serial as u64,
                         model: ["whisper", "minilm"][model].into(),
                         memory_bytes: gib * GIB,
                         class: JobClass::ALL[class],
@@ -357,7 +397,9 @@ proptest! {
                         }
                         Acquired::TooLarge { .. } => prop_assert!(gib > 8),
                         Acquired::Queued { .. } => {}
-                        Acquired::UnknownDevice => prop_assert!(false, "both devices are known"),
+                        Acquired::Late | Acquired::UnknownDevice => {
+                            prop_assert!(false, "waits grow, and both devices are known");
+                        }
                     }
                 }
                 Op::AcquireAgain { pick } => {
@@ -368,6 +410,7 @@ proptest! {
                             lease: format!("lease-{serial}"),
                             device: lease.device.clone(),
                             holder: lease.holder.clone(),
+                            wait: lease.wait,
                             model: lease.model.clone(),
                             memory_bytes: lease.memory_bytes,
                             class: lease.class,

@@ -25,6 +25,9 @@ pub use scheduler::Scheduler;
 
 use crate::JobClass;
 
+/// Device seconds that a task takes, by estimate, to count as short.
+pub const SHORT_SECONDS: f64 = 0.01;
+
 /// A job as the scheduler knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobKey<K> {

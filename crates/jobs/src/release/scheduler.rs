@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    JobKey, Sharing,
+    JobKey, SHORT_SECONDS, Sharing,
     lane::{CHUNK, Lane},
 };
 use crate::JobClass;
@@ -17,6 +17,8 @@ struct Job {
     /// Of those released, how many wait for a later try.
     postponed: u32,
     cost: u32,
+    /// Its tasks take no time to speak of.
+    short: bool,
     place: Place,
 }
 
@@ -44,6 +46,8 @@ pub struct Scheduler<K> {
     waiting: u64,
     /// Jobs that share the window.
     with_work: usize,
+    /// Jobs of which tasks wait that are not short.
+    long: usize,
     /// The latest time that anybody told.
     now_ms: u64,
 }
@@ -61,6 +65,7 @@ impl<K: Clone + Ord> Scheduler<K> {
             released: 0,
             waiting: 0,
             with_work: 0,
+            long: 0,
             now_ms: 0,
         };
         scheduler.set_slots(slots);
@@ -73,17 +78,26 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.let_go();
     }
 
+    /// True when only jobs with short tasks wait. Then more of them may be out than the workers run: the way to a worker
+    /// takes longer than the work, and nobody waits long behind them.
+    pub fn only_short(&self) -> bool {
+        self.long == 0
+    }
+
     /// Adds waiting tasks to a job. `cost_seconds`: estimated device seconds of each; the latest estimate counts.
     pub fn add(&mut self, job: &JobKey<K>, tasks: u64, cost_seconds: f64, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         let cost = self.cost(cost_seconds);
         let entry = self.jobs.entry(job.id.clone()).or_insert_with(|| Job::new(job));
+        self.long -= usize::from(entry.is_long());
         entry.cost = cost;
+        entry.short = cost_seconds <= SHORT_SECONDS;
         if let Place::Seated { lane, seat } = &mut entry.place {
             *seat = self.lanes[*lane].set_cost(&entry.caller, *seat, cost);
         }
         let shared = entry.shares();
         entry.waiting += tasks;
+        self.long += usize::from(entry.is_long());
         self.with_work += usize::from(entry.shares() && !shared);
         self.waiting += tasks;
         self.place(&job.id);
@@ -110,6 +124,7 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.waiting -= job.waiting;
         self.released -= u64::from(job.released - job.postponed);
         self.with_work -= usize::from(job.shares());
+        self.long -= usize::from(job.is_long());
         if job.place == Place::Held {
             self.held.remove(&(job.released, id.clone()));
         }
@@ -164,7 +179,9 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.now_ms = self.now_ms.max(now_ms);
         let Some(job) = self.jobs.get_mut(id) else { return };
         let shared = job.shares();
+        self.long -= usize::from(job.is_long());
         job.waiting += 1;
+        self.long += usize::from(job.is_long());
         self.with_work += usize::from(job.shares() && !shared);
         self.waiting += 1;
         self.released_ended(id);
@@ -200,6 +217,12 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.window
     }
 
+    /// Jobs with long tasks that wait, counted anew.
+    #[cfg(test)]
+    pub(super) fn long_jobs(&self) -> usize {
+        self.jobs.values().filter(|job| job.is_long()).count()
+    }
+
     /// Tasks that wait.
     pub const fn waiting(&self) -> u64 {
         self.waiting
@@ -232,8 +255,10 @@ impl<K: Clone + Ord> Scheduler<K> {
         self.waiting -= 1;
         self.released += 1;
         let job = self.jobs.get_mut(id).expect("every seat belongs to a job");
+        self.long -= usize::from(job.is_long());
         job.released += 1;
         job.waiting -= 1;
+        self.long += usize::from(job.is_long());
         if let Some(seat) = seat {
             job.place = Place::Seated { lane, seat };
         }
@@ -322,6 +347,11 @@ impl Job {
         self.waiting > 0 && self.postponed == 0
     }
 
+    /// Tasks of it wait, and they take their time.
+    const fn is_long(&self) -> bool {
+        self.waiting > 0 && !self.short
+    }
+
     fn new<K>(key: &JobKey<K>) -> Self {
         Self {
             caller: key.caller.clone(),
@@ -330,6 +360,7 @@ impl Job {
             released: 0,
             postponed: 0,
             cost: CHUNK,
+            short: false,
             place: Place::Nowhere,
         }
     }

@@ -47,6 +47,24 @@ fn a_clip_behind_a_long_recording_is_released_within_two_decisions() {
 }
 
 #[test]
+fn only_short_tasks_wait_until_a_long_one_does() {
+    let mut scheduler = scheduler(1);
+    assert!(scheduler.only_short(), "nothing waits");
+    scheduler.add(&ordinary(1), 5, SHORT_SECONDS, 0);
+    assert!(scheduler.only_short());
+    scheduler.add(&ordinary(2), 1, 15.0, 0);
+    assert!(!scheduler.only_short());
+    while scheduler.of_job(&2).0 > 0 {
+        let id = scheduler.next(0).expect("there is room after each end");
+        scheduler.released_ended(&id);
+    }
+    assert!(scheduler.only_short(), "the long one does not wait any more");
+    scheduler.add(&ordinary(3), 1, 15.0, 0);
+    scheduler.remove_job(&3);
+    assert!(scheduler.only_short(), "a job that is gone does not count");
+}
+
+#[test]
 fn callers_share_evenly_however_many_jobs_they_have() {
     let mut scheduler = scheduler(1);
     scheduler.add(&job(0, "bob", JobClass::Default), 100, 15.0, 0);
@@ -376,6 +394,7 @@ proptest! {
             }
             prop_assert_eq!(scheduler.waiting(), ledger.jobs.values().map(|of| of.0).sum::<u64>());
             prop_assert_eq!(scheduler.released(), ledger.out().len() as u64);
+            prop_assert_eq!(scheduler.only_short(), scheduler.long_jobs() == 0);
             for id in 0..12 {
                 prop_assert_eq!(scheduler.of_job(&id), ledger.of(id));
             }

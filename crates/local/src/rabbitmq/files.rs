@@ -8,13 +8,24 @@ use std::{
     process::Command,
 };
 
-use super::{PACKAGE, RabbitSpec};
+use super::{PACKAGE, RabbitSpec, SERVER};
 use crate::{LocalError, random_hex};
 
 /// The server script proper. The one in `/usr/sbin` is a wrapper that insists on the package's own user.
-pub(super) fn server_script() -> Result<PathBuf, LocalError> {
-    let script = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
-    if script.exists() { Ok(script) } else { Err(LocalError::Missing { program: PACKAGE, package: PACKAGE }) }
+///
+/// # Errors
+/// When it is not where it should be.
+pub fn server_script() -> Result<PathBuf, LocalError> {
+    let given = std::env::var_os(SERVER).map(PathBuf::from);
+    let found = |script: PathBuf| script.exists().then_some(script);
+    match given {
+        Some(script) => {
+            let what = format!("{SERVER} names {}", script.display());
+            found(script).ok_or_else(|| LocalError::io(what)(std::io::ErrorKind::NotFound.into()))
+        }
+        None => found(PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server"))
+            .ok_or(LocalError::Missing { program: PACKAGE, package: PACKAGE }),
+    }
 }
 
 /// Erlang's port mapper: `/usr/lib/erlang/erts-VERSION/bin/epmd`, or `epmd` on the path.

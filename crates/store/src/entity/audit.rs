@@ -12,6 +12,7 @@ pub struct Model {
     pub subject: String,
     pub detail: String,
     pub at_ms: i64,
+    pub request: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

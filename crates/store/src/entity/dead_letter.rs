@@ -23,8 +23,8 @@ pub struct Model {
     pub last_seen_ms: i64,
     pub generation: i64,
     pub replays: i64,
-    pub replay_request: Option<String>,
-    pub void_reason: Option<String>,
+    pub replay_of: Option<String>,
+    pub reason: Option<String>,
     pub in_queue: bool,
 }
 

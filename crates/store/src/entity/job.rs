@@ -26,11 +26,17 @@ pub struct Model {
     pub started_ms: Option<i64>,
     pub finished_ms: Option<i64>,
     pub deadline_ms: Option<i64>,
+    pub soft_deadline_ms: Option<i64>,
     pub timeout_s: i64,
+    pub soft_timeout_s: i64,
+    pub max_memory_mb: i64,
+    pub max_disk_mb: i64,
     pub heartbeat_ms: Option<i64>,
     pub last_step: Option<String>,
     pub sequence: i64,
     pub redrive_count: i64,
+    pub resubmitted_from: Option<Uuid>,
+    pub peak_memory_bytes: i64,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -12,6 +12,7 @@ pub struct Model {
     pub worker: String,
     pub boot: String,
     pub slot: i64,
+    pub wait: i64,
     pub fence: i64,
     pub state: String,
     pub memory_bytes: i64,

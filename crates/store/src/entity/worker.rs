@@ -15,6 +15,9 @@ pub struct Model {
     pub state: String,
     pub heartbeat_ms: i64,
     pub running: String,
+    pub trouble: String,
+    pub last_error: Option<String>,
+    pub last_error_ms: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

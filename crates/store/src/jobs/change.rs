@@ -20,6 +20,10 @@ pub struct Heartbeat {
     pub at: UnixMillis,
 }
 
+/// The tasks that a soft limit stops; `$2` is now.
+pub(super) const NOT_BEGUN: &str = "(state = 'unreleased'
+     OR state = 'released' AND (kind = 'prepare' OR retry_until_ms > $2))";
+
 #[derive(Debug, sea_orm::FromQueryResult)]
 struct Sequence {
     sequence: i64,
@@ -99,12 +103,42 @@ impl Tx {
         self.set_job("duration_s = $2", [job.into(), sql::finite(seconds).into()]).await
     }
 
-    /// Sets the moment at which the job will be ended.
+    /// Notes how much memory its work has needed, unless more is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn raise_peak_memory(&self, job: Uuid, bytes: i64) -> Result<(), StoreError> {
+        let text = "UPDATE job SET peak_memory_bytes = $2 WHERE id = $1 AND peak_memory_bytes < $2";
+        self.execute(text, [job.into(), bytes.into()]).await?;
+        Ok(())
+    }
+
+    /// Sets the moment at which the job will be ended, and lets the time begin after which no more of it is begun.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn set_deadline(&self, job: Uuid, deadline: UnixMillis) -> Result<(), StoreError> {
-        self.set_job("deadline_ms = $2", [job.into(), deadline.0.into()]).await
+        let sets = "deadline_ms = $2,
+             soft_deadline_ms = CASE WHEN soft_timeout_s > 0 THEN $3 + soft_timeout_s * 1000 END";
+        self.set_job(sets, [job.into(), deadline.0.into(), self.now().0.into()]).await
+    }
+
+    /// Takes what has not begun out of a running job whose soft limit is over, and closes its plan: tasks that were not
+    /// released, those that wait for another try, and the decoding of its recording. What runs goes on. Returns the
+    /// tasks that are cancelled now; none, and nothing changed, when all that is left runs already.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn begin_no_more(&self, job: Uuid) -> Result<Vec<Uuid>, StoreError> {
+        let text = format!(
+            "UPDATE task SET state = 'cancelled', finished_ms = $2, retry_until_ms = NULL
+             WHERE job_id = $1 AND {NOT_BEGUN} RETURNING id"
+        );
+        let rows: Vec<sql::OneId> = self.read().all(text, [job.into(), self.now().0.into()]).await?;
+        if !rows.is_empty() {
+            self.set_job("planned_final = TRUE, soft_deadline_ms = NULL", [job.into()]).await?;
+        }
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// Notes a sign of life.

@@ -1,20 +1,36 @@
 //! Jobs: what callers asked for.
 
 mod change;
+mod delete;
 mod event;
 mod list;
 mod progress;
 mod submit;
+mod waiting;
 
 pub use change::Heartbeat;
 pub use event::{EventLevel, JobEvent, NewEvent};
-pub use list::{JobFilter, PageKey};
+pub use list::{Failures, JobFilter, PageKey};
 pub use submit::{NewJob, SubmitRequest, Submitted};
 use uuid::Uuid;
+pub use waiting::Waiting;
 use warren_clock::UnixMillis;
 use warren_jobs::{JobClass, JobKind, JobState};
 
 use crate::{StoreError, entity::job, sql::word};
+
+/// What a job may take; 0 for what its caller left open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Seconds that it may run.
+    pub timeout_s: i64,
+    /// Seconds after which no more of it is begun.
+    pub soft_timeout_s: i64,
+    /// MB of memory for a model, and for ffmpeg.
+    pub max_memory_mb: i64,
+    /// MB of disk and object storage for preparing its recording.
+    pub max_disk_mb: i64,
+}
 
 /// A job as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,8 +75,10 @@ pub struct Job {
     pub finished: Option<UnixMillis>,
     /// When it will be ended.
     pub deadline: Option<UnixMillis>,
-    /// Limit on its running time, in seconds.
-    pub timeout_s: i64,
+    /// When no more of it is begun, unless that has happened.
+    pub soft_deadline: Option<UnixMillis>,
+    /// What it may take.
+    pub limits: JobLimits,
     /// Last sign of life.
     pub heartbeat: Option<UnixMillis>,
     /// What was being done then.
@@ -69,6 +87,10 @@ pub struct Job {
     pub sequence: i64,
     /// How often its dead tasks were replayed after it had failed.
     pub redrive_count: i64,
+    /// The job that it does again; that one may be deleted by now.
+    pub resubmitted_from: Option<Uuid>,
+    /// Most bytes that a worker of it has needed for a model; 0 until known.
+    pub peak_memory_bytes: i64,
 }
 
 impl TryFrom<job::Model> for Job {
@@ -96,11 +118,19 @@ impl TryFrom<job::Model> for Job {
             started: row.started_ms.map(UnixMillis),
             finished: row.finished_ms.map(UnixMillis),
             deadline: row.deadline_ms.map(UnixMillis),
-            timeout_s: row.timeout_s,
+            soft_deadline: row.soft_deadline_ms.map(UnixMillis),
+            limits: JobLimits {
+                timeout_s: row.timeout_s,
+                soft_timeout_s: row.soft_timeout_s,
+                max_memory_mb: row.max_memory_mb,
+                max_disk_mb: row.max_disk_mb,
+            },
             heartbeat: row.heartbeat_ms.map(UnixMillis),
             last_step: row.last_step,
             sequence: row.sequence,
             redrive_count: row.redrive_count,
+            resubmitted_from: row.resubmitted_from,
+            peak_memory_bytes: row.peak_memory_bytes,
         })
     }
 }

@@ -4,7 +4,7 @@ use sea_orm::{EntityTrait, IntoActiveModel};
 use uuid::Uuid;
 use warren_jobs::{JobClass, JobKind, JobState};
 
-use super::{EventLevel, Job, NewEvent};
+use super::{EventLevel, Job, JobLimits, NewEvent};
 use crate::{NewOutbox, StoreError, Tx, entity::job, sql};
 
 /// A job to accept.
@@ -28,10 +28,12 @@ pub struct NewJob {
     pub model: String,
     /// ISO 639-1, when given.
     pub language: Option<String>,
-    /// Limit on its running time, in seconds.
-    pub timeout_s: i64,
+    /// What it may take.
+    pub limits: JobLimits,
     /// Units known to be needed, e.g. the number of texts; 0 when it has to be found out.
     pub progress_planned: f64,
+    /// The job that it does again.
+    pub resubmitted_from: Option<Uuid>,
 }
 
 /// How a job was sent.
@@ -139,11 +141,17 @@ impl Tx {
             started_ms: None,
             finished_ms: None,
             deadline_ms: None,
-            timeout_s: new.timeout_s,
+            soft_deadline_ms: None,
+            timeout_s: new.limits.timeout_s,
+            soft_timeout_s: new.limits.soft_timeout_s,
+            max_memory_mb: new.limits.max_memory_mb,
+            max_disk_mb: new.limits.max_disk_mb,
             heartbeat_ms: None,
             last_step: None,
             sequence: 0,
             redrive_count: 0,
+            resubmitted_from: new.resubmitted_from,
+            peak_memory_bytes: 0,
         }
     }
 }

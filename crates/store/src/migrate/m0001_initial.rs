@@ -9,7 +9,8 @@ pub(super) struct Initial;
 
 impl MigrationName for Initial {
     fn name(&self) -> &str {
-        "m0001_initial"
+        // Another name for each change of it, for as long as nothing is released: older databases are refused.
+        "m0001_initial_2"
     }
 }
 
@@ -43,7 +44,7 @@ impl MigrationTrait for Initial {
 }
 
 /// Referring tables before the ones they refer to.
-const TABLE_NAMES: [&str; 17] = [
+const TABLE_NAMES: [&str; 21] = [
     "passage",
     "archive",
     "embedding",
@@ -56,11 +57,15 @@ const TABLE_NAMES: [&str; 17] = [
     "outbox",
     "inbox",
     "audit",
+    "replay_letter",
+    "replay",
     "dead_letter",
     "leader",
     "lease",
     "device",
     "worker",
+    "paused_kind",
+    "tick",
 ];
 
 const TABLES: &str = "
@@ -95,7 +100,11 @@ CREATE TABLE job (
     started_ms BIGINT,
     finished_ms BIGINT,
     deadline_ms BIGINT,
+    soft_deadline_ms BIGINT,
     timeout_s BIGINT NOT NULL,
+    soft_timeout_s BIGINT NOT NULL,
+    max_memory_mb BIGINT NOT NULL,
+    max_disk_mb BIGINT NOT NULL,
     heartbeat_ms BIGINT,
     last_step TEXT,
     sequence BIGINT NOT NULL,
@@ -104,6 +113,8 @@ CREATE TABLE job (
 CREATE INDEX job_newest ON job (created_ms, id);
 CREATE INDEX job_newest_of_caller ON job (caller, created_ms, id);
 CREATE INDEX job_open ON job (deadline_ms) WHERE state IN ('queued', 'running');
+CREATE INDEX job_failed ON job (finished_ms) WHERE state = 'failed';
+CREATE INDEX job_soft ON job (soft_deadline_ms) WHERE state = 'running' AND soft_deadline_ms IS NOT NULL;
 CREATE TABLE idempotency (
     caller TEXT NOT NULL,
     request_id TEXT NOT NULL,
@@ -135,6 +146,7 @@ CREATE TABLE task (
 );
 CREATE INDEX task_unreleased ON task (job_id, kind, ordinal) WHERE state = 'unreleased';
 CREATE INDEX task_released ON task (kind, released_ms) WHERE state = 'released';
+CREATE INDEX task_released_of_job ON task (job_id) WHERE state = 'released';
 CREATE INDEX task_dead ON task (job_id) WHERE state = 'dead';
 CREATE TABLE job_event (
     job_id UUID NOT NULL REFERENCES job (id) ON DELETE CASCADE,
@@ -215,11 +227,15 @@ CREATE TABLE audit (
     verb TEXT NOT NULL,
     subject TEXT NOT NULL,
     detail TEXT NOT NULL,
-    at_ms BIGINT NOT NULL
+    at_ms BIGINT NOT NULL,
+    request TEXT
 );
+CREATE INDEX audit_of ON audit (subject);
+CREATE UNIQUE INDEX audit_answer ON audit (request) WHERE request IS NOT NULL;
 CREATE TABLE dead_letter (
     id TEXT PRIMARY KEY NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('dead', 'replaying', 'replayed', 'void')),
+    state TEXT NOT NULL
+        CHECK (state IN ('dead', 'parked', 'replaying', 'replayed', 'void', 'discarded', 'purged')),
     queue TEXT NOT NULL,
     kind TEXT NOT NULL,
     class TEXT NOT NULL,
@@ -235,15 +251,41 @@ CREATE TABLE dead_letter (
     last_seen_ms BIGINT NOT NULL,
     generation BIGINT NOT NULL,
     replays BIGINT NOT NULL,
-    replay_request TEXT,
-    void_reason TEXT,
+    replay_of TEXT,
+    reason TEXT,
     in_queue BOOLEAN NOT NULL
 );
 CREATE INDEX dead_letter_newest ON dead_letter (state, first_seen_ms, id);
 CREATE INDEX dead_letter_alike ON dead_letter (fingerprint);
 CREATE INDEX dead_letter_of_job ON dead_letter (job_id);
-CREATE INDEX dead_letter_of_request ON dead_letter (replay_request) WHERE replay_request IS NOT NULL;
+CREATE INDEX dead_letter_of_task ON dead_letter (task_id);
+CREATE INDEX dead_letter_back ON dead_letter (replay_of) WHERE replay_of IS NOT NULL;
 CREATE INDEX dead_letter_in_queue ON dead_letter (state) WHERE in_queue;
+CREATE TABLE replay (
+    id TEXT PRIMARY KEY NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('running', 'finished', 'stopped')),
+    rate DOUBLE PRECISION NOT NULL,
+    canary BIGINT NOT NULL,
+    forced BOOLEAN NOT NULL,
+    from_index BOOLEAN NOT NULL,
+    edited_body BYTEA,
+    stopped TEXT,
+    created_ms BIGINT NOT NULL,
+    ended_ms BIGINT
+);
+CREATE INDEX replay_running ON replay (created_ms) WHERE state = 'running';
+CREATE INDEX replay_ended ON replay (ended_ms) WHERE ended_ms IS NOT NULL;
+CREATE TABLE replay_letter (
+    replay_id TEXT NOT NULL REFERENCES replay (id) ON DELETE CASCADE,
+    ordinal BIGINT NOT NULL,
+    letter_id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'refused')),
+    refused TEXT,
+    PRIMARY KEY (replay_id, ordinal)
+);
+CREATE INDEX replay_letter_waiting ON replay_letter (replay_id, ordinal) WHERE state = 'waiting';
 CREATE TABLE leader (
     singleton BIGINT PRIMARY KEY NOT NULL CHECK (singleton = 1),
     term BIGINT NOT NULL,
@@ -265,6 +307,7 @@ CREATE TABLE lease (
     worker TEXT NOT NULL,
     boot TEXT NOT NULL,
     slot BIGINT NOT NULL,
+    wait BIGINT NOT NULL,
     fence BIGINT NOT NULL,
     state TEXT NOT NULL,
     memory_bytes BIGINT NOT NULL,
@@ -281,7 +324,21 @@ CREATE TABLE worker (
     version TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('live', 'lost')),
     heartbeat_ms BIGINT NOT NULL,
-    running TEXT NOT NULL
+    running TEXT NOT NULL,
+    trouble TEXT NOT NULL DEFAULT '',
+    last_error TEXT,
+    last_error_ms BIGINT
+);
+CREATE TABLE paused_kind (
+    kind TEXT PRIMARY KEY NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since_ms BIGINT NOT NULL
+);
+CREATE TABLE tick (
+    name TEXT PRIMARY KEY NOT NULL,
+    every_s BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL
 );
 ";
 

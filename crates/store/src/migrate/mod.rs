@@ -4,6 +4,8 @@
 //! removes what no running code needs any more.
 
 mod m0001_initial;
+mod m0002_resubmitted_from;
+mod m0003_memory;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -19,7 +21,11 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Initial)]
+        vec![
+            Box::new(m0001_initial::Initial),
+            Box::new(m0002_resubmitted_from::ResubmittedFrom),
+            Box::new(m0003_memory::Memory),
+        ]
     }
 }
 

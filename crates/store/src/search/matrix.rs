@@ -106,6 +106,21 @@ impl Matrix {
         Ok(())
     }
 
+    /// Takes rows out; the last one moves into each gap.
+    pub(super) fn forget(&mut self, ids: &[i64]) {
+        for id in ids {
+            let Some(row) = self.rows.remove(id) else { continue };
+            let last = self.ids.len() - 1;
+            self.values.copy_within(last * self.dim.., row * self.dim);
+            self.values.truncate(last * self.dim);
+            self.ids.swap_remove(row);
+            self.owners.swap_remove(row);
+            if row < last {
+                self.rows.insert(self.ids[row], row);
+            }
+        }
+    }
+
     fn owner(&self, caller: &str) -> Option<u32> {
         self.callers.iter().position(|known| known == caller).map(|place| place as u32)
     }
@@ -163,6 +178,16 @@ mod tests {
         assert_eq!(ids, [1, 3, 2]);
         assert_eq!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 99).len(), 4);
         assert!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 0).is_empty());
+    }
+
+    #[test]
+    fn what_is_forgotten_makes_room_for_others() {
+        let mut matrix = filled(&[[0.9, 0.0, 0.0], [0.8, 0.0, 0.0], [0.7, 0.0, 0.0], [0.6, 0.0, 0.0]]);
+        matrix.forget(&[0, 3, 77]);
+        assert_eq!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 9), [(1, 0.8), (2, 0.7)]);
+        matrix.put(0, 2, "ada", &to_bytes(&[0.5, 0.0, 0.0])).expect("put");
+        matrix.forget(&[1]);
+        assert_eq!(matrix.top_k("ada", &[1.0, 0.0, 0.0], 9), [(2, 0.7), (0, 0.5)]);
     }
 
     #[test]

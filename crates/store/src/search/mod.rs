@@ -6,7 +6,10 @@
 mod matrix;
 mod query;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use matrix::Matrix;
 use sea_orm::{DatabaseConnection, DbBackend, Value};
@@ -255,7 +258,28 @@ impl SearchIndex {
     ) -> Result<Vec<Hit>, StoreError> {
         let matrix = self.matrix(model).await;
         self.refresh(model, &matrix).await?;
-        let held = matrix.read_owned().await;
+        loop {
+            let best = self.nearest(caller, model, query, k, &matrix).await?;
+            let hits = self.hits(model, &best).await?;
+            let found: HashSet<i64> = hits.iter().map(|hit| hit.passage.id).collect();
+            let gone: Vec<i64> = best.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
+            if gone.is_empty() {
+                return Ok(hits);
+            }
+            // Deleted, or indexed again by another model, since the matrix was read: others have their place.
+            matrix.write().await.forget(&gone);
+        }
+    }
+
+    async fn nearest(
+        &self,
+        caller: &str,
+        model: &str,
+        query: &[f32],
+        k: usize,
+        matrix: &Arc<RwLock<Matrix>>,
+    ) -> Result<Vec<(i64, f32)>, StoreError> {
+        let held = matrix.clone().read_owned().await;
         if held.is_empty() {
             let others = self.stats(caller).await?.vectors;
             if others.is_empty() {
@@ -269,8 +293,7 @@ impl SearchIndex {
         }
         let (caller, query) = (caller.to_owned(), query.to_vec());
         let best = tokio::task::spawn_blocking(move || held.top_k(&caller, &query, k)).await;
-        let best = best.map_err(|error| StoreError::Internal { reason: format!("vector search: {error}") })?;
-        self.hits(model, &best).await
+        best.map_err(|error| StoreError::Internal { reason: format!("vector search: {error}") })
     }
 
     /// What the active generation holds of the caller.
@@ -342,7 +365,6 @@ impl SearchIndex {
         let list = sql::list(best.iter().map(|(id, _)| serde_json::json!({ "id": id })));
         let rows: Vec<Passage> = self.read().all(text, [list, model.into()]).await?;
         let mut rows: HashMap<i64, Passage> = rows.into_iter().map(|row| (row.id, row)).collect();
-        // One deleted, or indexed again by another model, since the matrix was read is left out.
         Ok(best
             .iter()
             .filter_map(|(id, score)| Some(Hit { passage: rows.remove(id)?, score: f64::from(*score) }))

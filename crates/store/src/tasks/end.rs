@@ -1,5 +1,6 @@
 //! Ending tasks: the first report with the current dispatch wins, every other one is stale.
 
+use serde_json::json;
 use uuid::Uuid;
 use warren_jobs::{TaskKind, TaskState};
 
@@ -47,21 +48,46 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn finish(&self, finish: &Finish) -> Result<Option<Finished>, StoreError> {
-        debug_assert!(matches!(finish.to, TaskState::Done | TaskState::Failed));
-        let text = "UPDATE task SET state = $3, worker = $4, error_code = $5, error_message = $6, finished_ms = $7,
-                 retry_until_ms = NULL
-             WHERE id = $1 AND state = 'released' AND dispatch = $2 RETURNING id, job_id, kind, ordinal";
-        let (code, message) = finish.error.as_ref().map(|(code, message)| (code.clone(), sql::text(message))).unzip();
-        let values = [
-            finish.task.into(),
-            finish.dispatch.into(),
-            finish.to.as_str().into(),
-            sql::text(&finish.worker).into(),
-            code.into(),
-            message.into(),
-            self.now().0.into(),
+        Ok(self.finish_many(std::slice::from_ref(finish)).await?.pop())
+    }
+
+    /// Ends a group of tasks: those that are released, and whose dispatch is the current one. The others are stale, and
+    /// left out of the answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn finish_many(&self, group: &[Finish]) -> Result<Vec<Finished>, StoreError> {
+        use sql::Column::{Id, Int, Text};
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = [
+            Id("id"),
+            Int("dispatch"),
+            Text("from_state"),
+            Text("to_state"),
+            Text("worker"),
+            Text("error_code"),
+            Text("error_message"),
         ];
-        self.read().one::<Row>(text, values).await?.map(Finished::try_from).transpose()
+        // `task.state = 'released'` would have PostgreSQL read all released tasks for each group.
+        let text = format!(
+            "UPDATE task SET state = v.to_state, worker = v.worker, error_code = v.error_code,
+                 error_message = v.error_message, finished_ms = $2, retry_until_ms = NULL
+             FROM {} WHERE task.id = v.id AND task.state = v.from_state AND task.dispatch = v.dispatch
+             RETURNING task.id, task.job_id, task.kind, task.ordinal",
+            sql::table(self.backend, 1, &columns)
+        );
+        let list = sql::list(group.iter().map(|finish| {
+            debug_assert!(matches!(finish.to, TaskState::Done | TaskState::Failed));
+            let (code, message) = finish.error.as_ref().map(|(code, message)| (code, sql::text(message))).unzip();
+            json!({
+                "id": sql::id(&finish.task), "dispatch": finish.dispatch, "from_state": TaskState::Released.as_str(),
+                "to_state": finish.to.as_str(), "worker": sql::text(&finish.worker), "error_code": code, "error_message": message,
+            })
+        }));
+        let rows: Vec<Row> = self.read().all(text, [list, self.now().0.into()]).await?;
+        rows.into_iter().map(Finished::try_from).collect()
     }
 
     /// A dead letter exists: ends a released task, if `dispatch` is the current one or not known. `None`: stale.

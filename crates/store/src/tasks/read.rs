@@ -56,6 +56,12 @@ struct JobStateCount {
 }
 
 #[derive(Debug, sea_orm::FromQueryResult)]
+struct OpenOfKind {
+    tasks: i64,
+    jobs: i64,
+}
+
+#[derive(Debug, sea_orm::FromQueryResult)]
 struct OpenRow {
     id: Uuid,
     caller: String,
@@ -126,6 +132,18 @@ impl Reads<'_> {
         in_order(self.all(text, values).await?)
     }
 
+    /// Whether a task of this job is open. Costs the same however many tasks the job has.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn has_open_tasks(&self, job: Uuid) -> Result<bool, StoreError> {
+        let text =
+            "SELECT CAST(1 AS BIGINT) AS n WHERE EXISTS (SELECT 1 FROM task WHERE job_id = $1 AND state = 'released')
+             OR EXISTS (SELECT 1 FROM task WHERE job_id = $1 AND state = 'unreleased')";
+        let found: Option<sql::Number> = self.one(text, [job.into()]).await?;
+        Ok(found.is_some())
+    }
+
     /// Counts a job's tasks by state.
     ///
     /// # Errors
@@ -178,6 +196,18 @@ impl Reads<'_> {
                 })
             })
             .collect()
+    }
+
+    /// Open tasks of a kind that belong to jobs accepted until `until`, and how many jobs those are.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn open_of_kind(&self, kind: TaskKind, until: UnixMillis) -> Result<(u64, u64), StoreError> {
+        let text = "SELECT COUNT(*) AS tasks, COUNT(DISTINCT job_id) AS jobs FROM task
+             WHERE kind = $1 AND state IN ('unreleased', 'released')
+                 AND job_id IN (SELECT id FROM job WHERE created_ms <= $2)";
+        let found: Option<OpenOfKind> = self.one(text, [kind.as_str().into(), until.0.into()]).await?;
+        Ok(found.map_or((0, 0), |found| (found.tasks as u64, found.jobs as u64)))
     }
 
     /// Work by kind; every kind is in the answer.

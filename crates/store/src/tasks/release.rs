@@ -84,10 +84,14 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn release_next(&self, wants: &[Want]) -> Result<Vec<Task>, StoreError> {
+        // The choice is made once: as a part of the join it could be made again for every task that waits. The state is that
+        // of the choice, because `state = 'unreleased'` would have PostgreSQL start from the index of all that wait.
         let text = format!(
-            "UPDATE task SET {RELEASED} WHERE id IN (
-                 SELECT id FROM task WHERE state = 'unreleased' AND job_id = $1 AND kind = $3 ORDER BY ordinal LIMIT $4
-             ) AND state = 'unreleased' RETURNING *"
+            "WITH next AS MATERIALIZED (
+                 SELECT id AS next_id, state AS next_state FROM task
+                 WHERE state = 'unreleased' AND job_id = $1 AND kind = $3 ORDER BY ordinal LIMIT $4
+             )
+             UPDATE task SET {RELEASED} FROM next WHERE id = next_id AND state = next_state RETURNING *"
         );
         let mut released = Vec::new();
         for want in wants {

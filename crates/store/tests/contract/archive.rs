@@ -1,5 +1,6 @@
 use uuid::Uuid;
-use warren_store::{Hit, NewJob, NewPassage, StoreError};
+use warren_jobs::JobState;
+use warren_store::{EventLevel, Hit, NewEvent, NewJob, NewPassage, StoreError};
 
 use crate::world::World;
 
@@ -56,6 +57,23 @@ pub(crate) async fn words_and_vectors_find_passages(world: World) {
     assert_eq!(texts(&hits), [&late.text]);
     let stats = archive.stats(CALLER).await.unwrap();
     assert_eq!((stats.generation, stats.passages, stats.vectors), (1, 4, vec![(MODEL.into(), 3, 3)]));
+}
+
+pub(crate) async fn what_was_deleted_takes_nobodys_place(world: World) {
+    let (old, kept, archive) = (world.job().await, world.job().await, world.store.archive());
+    let better: Vec<_> = (0..9).map(|n| passage(old, n, "ship", Some([1.0, 0.0, 0.0]))).collect();
+    add(&world, 1, &better).await.unwrap();
+    add(&world, 1, &[passage(kept, 0, "harbour", Some([0.6, 0.8, 0.0]))]).await.unwrap();
+    let nearest = async || archive.vector_top_k(CALLER, MODEL, &[1.0, 0.0, 0.0], 3).await.unwrap();
+    assert_eq!(texts(&nearest().await), ["ship"; 3]);
+    let event = NewEvent::new(EventLevel::Info, "job.succeeded", "over");
+    let delete = async |tx: &warren_store::Tx| {
+        tx.set_job_state(old, JobState::Queued, JobState::Succeeded, &event).await?;
+        tx.delete_job(old).await
+    };
+    assert!(world.store.write(async |tx| delete(&tx).await).await.unwrap());
+    assert_eq!(texts(&nearest().await), ["harbour"]);
+    assert!(archive.text_top_k(CALLER, "ship", 3).await.unwrap().is_empty());
 }
 
 pub(crate) async fn reindexed_passages_replace(world: World) {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use warren_jobs::{JobState, TaskKind};
-use warren_store::{EventLevel, Lease, NewEvent, StoreError, Worker};
+use warren_store::{EventLevel, Lease, NewEvent, SafeBatch, StoreError, Worker};
 
 use crate::world::World;
 
@@ -77,6 +77,7 @@ fn lease(world: &World, fence: i64) -> Lease {
         worker: "transcription-1".into(),
         boot: "b1".into(),
         slot: 0,
+        wait: 7,
         fence,
         state: "granted".into(),
         memory_bytes: 1 << 20,
@@ -131,10 +132,17 @@ pub(crate) async fn workers_are_upserted_and_lost(world: World) {
         live: true,
         heartbeat: world.clock.now(),
         running: "[]".into(),
+        trouble: "rabbitmq: refused".into(),
+        last_error: None,
     };
     let group = [worker("t1", "b1"), worker("t2", "b1"), worker("t1", "b2")];
     store.write(async |tx| tx.upsert_workers(&group).await).await.unwrap();
     assert_eq!(store.read().workers().await.unwrap(), [worker("t1", "b2"), worker("t2", "b1")]);
+    // What went wrong outlives what the worker says of itself.
+    store.write(async |tx| tx.worker_error("t1", "InputInvalid: no audio").await).await.unwrap();
+    store.write(async |tx| tx.upsert_workers(&group).await).await.unwrap();
+    let error = store.read().workers().await.unwrap().remove(0).last_error.unwrap();
+    assert_eq!((error.message.as_str(), error.at), ("InputInvalid: no audio", world.clock.now()));
     assert!(!store.write(async |tx| tx.mark_worker_lost("t1", "b1").await).await.unwrap());
     assert!(store.write(async |tx| tx.mark_worker_lost("t1", "b2").await).await.unwrap());
     world.clock.advance(Duration::from_secs(9));
@@ -154,4 +162,24 @@ pub(crate) async fn workers_are_upserted_and_lost(world: World) {
         store.write(async |tx| tx.forget_worker("t3", boot).await).await.unwrap();
         assert_eq!(store.read().workers().await.unwrap().len(), left);
     }
+}
+
+pub(crate) async fn what_fitted_is_remembered_for_a_week(world: World) {
+    let (store, job) = (&world.store, world.job().await);
+    let batch = |length, most| SafeBatch { length, most };
+    let tx = store.begin().await.unwrap();
+    for (model, learned) in [("m", batch(64, 8)), ("m", batch(0, 2)), ("m", batch(64, 4)), ("n", batch(64, 1))] {
+        tx.learn_batch("cpu", model, learned).await.unwrap();
+    }
+    for bytes in [5, 9, 7] {
+        tx.raise_peak_memory(job, bytes).await.unwrap();
+    }
+    let now = tx.now();
+    tx.commit().await.unwrap();
+    let known = store.read().safe_batches("cpu", "m", now).await.unwrap();
+    assert_eq!(known, [batch(0, 2), batch(64, 4)]);
+    assert_eq!(store.read().safe_batches("cuda:0", "m", now).await.unwrap(), []);
+    let later = now.plus(Duration::from_secs(8 * 24 * 3_600));
+    assert_eq!(store.read().safe_batches("cpu", "m", later).await.unwrap(), []);
+    assert_eq!(store.read().job(job).await.unwrap().unwrap().peak_memory_bytes, 9);
 }

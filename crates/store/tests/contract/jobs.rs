@@ -1,12 +1,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use warren_jobs::{JobKind, JobState};
+use warren_jobs::{JobKind, JobState, TaskKind};
 use warren_store::{
-    EmbeddingRow, EventLevel, Heartbeat, JobFilter, Media, NewEvent, NewOutbox, Segment, SubmitRequest, Submitted,
+    EmbeddingRow, EventLevel, Heartbeat, JobFilter, Media, NewEvent, NewJob, NewLetter, NewOutbox, Segment,
+    SubmitRequest, Submitted, Want,
 };
 
-use crate::world::World;
+use crate::{letters::letter, world::World};
 
 pub(crate) async fn submit_is_idempotent(world: World) {
     let store = &world.store;
@@ -176,4 +177,116 @@ pub(crate) async fn results_are_stored_once(world: World) {
     assert_eq!(segments, [segment(0, 0, "second"), segment(0, 1, "second"), segment(1, 0, "later")]);
     assert_eq!(store.read().embeddings(job, 1, 9).await.unwrap(), [vector(1, 3.0), vector(2, 4.0)]);
     assert_eq!(store.read().embeddings(job, 0, 1).await.unwrap(), [vector(0, 1.0)]);
+}
+
+pub(crate) async fn a_soft_limit_takes_out_what_has_not_begun(world: World) {
+    let store = &world.store;
+    let mut new = world.new_job();
+    new.limits.soft_timeout_s = 60;
+    let job = world.submit(new).await;
+    let tasks: Vec<_> = (0..4).map(|ordinal| world.task(job, ordinal)).collect();
+    let event = NewEvent::new(EventLevel::Info, "job.started", "");
+    let now = world.clock.now();
+    store
+        .write(async |tx| {
+            tx.insert_tasks(&tasks).await?;
+            tx.release_next(&[Want { job, kind: TaskKind::Embed, count: 2 }]).await?;
+            tx.set_job_state(job, JobState::Queued, JobState::Running, &event).await?;
+            tx.set_deadline(job, now.plus(Duration::from_secs(600))).await?;
+            // One that was put off has not begun either.
+            tx.retry_announced(tasks[1].id, 1, now.plus(Duration::from_secs(100))).await
+        })
+        .await
+        .unwrap();
+    // One without a soft limit, and one whose tasks all run.
+    world.job_with_tasks(2, 1).await;
+    let overdue = async |after: u64| {
+        let jobs = store.read().softly_overdue_jobs(now.plus(Duration::from_secs(after)), 9).await.unwrap();
+        jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert!(overdue(59).await.is_empty());
+    assert_eq!(overdue(60).await, [job]);
+
+    world.clock.advance(Duration::from_secs(60));
+    let mut stopped = store.write(async |tx| tx.begin_no_more(job).await).await.unwrap();
+    stopped.sort_unstable();
+    let mut wanted: Vec<_> = tasks[1..].iter().map(|task| task.id).collect();
+    wanted.sort_unstable();
+    assert_eq!(stopped, wanted);
+    let counts = store.read().counts(job).await.unwrap();
+    assert_eq!((counts.released, counts.cancelled, counts.open()), (1, 3, 1));
+    let row = store.read().job(job).await.unwrap().unwrap();
+    assert_eq!((row.planned_final, row.soft_deadline), (true, None));
+    assert!(overdue(600).await.is_empty());
+    assert!(store.write(async |tx| tx.begin_no_more(job).await).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_job_is_deleted_with_all_that_is_its_own(world: World) {
+    let store = &world.store;
+    let media = Media {
+        id: world.clock.new_id(),
+        caller: "ada".into(),
+        name: "talk.wav".into(),
+        container: "wav".into(),
+        size_bytes: 44,
+        sha256: "00".into(),
+        blob_key: "media/1".into(),
+        created: world.clock.now(),
+    };
+    store.write(async |tx| tx.insert_media(&media).await).await.unwrap();
+    let [first, second] = [(), ()].map(|()| NewJob { media_id: Some(media.id), ..world.new_job() });
+    let again = NewJob { resubmitted_from: Some(first.id), ..second };
+    let named = SubmitRequest { request_id: Some("once".into()), ..SubmitRequest::default() };
+    store.write(async |tx| tx.submit(&first, &named).await).await.unwrap();
+    let again = world.submit(again).await;
+    let tasks = [world.task(first.id, 0)];
+    let vector = EmbeddingRow { ordinal: 0, model: "m".into(), vector: vec![1.0] };
+    let dead = NewLetter { job_id: Some(first.id), ..letter("of a command", "Internal") };
+    store
+        .write(async |tx| {
+            tx.insert_tasks(&tasks).await?;
+            tx.upsert_embeddings(first.id, std::slice::from_ref(&vector)).await?;
+            tx.insert_letter(&dead).await
+        })
+        .await
+        .unwrap();
+    let delete = async |job| store.write(async |tx| tx.delete_job(job).await).await.unwrap();
+    assert!(!delete(first.id).await, "it is open");
+    let end = async |job| {
+        let event = NewEvent::new(EventLevel::Info, "job.cancelled", "over");
+        store
+            .write(async |tx| {
+                tx.cancel_open(job).await?;
+                tx.set_job_state(job, JobState::Queued, JobState::Cancelled, &event).await
+            })
+            .await
+            .unwrap()
+            .unwrap();
+    };
+    end(first.id).await;
+    end(again).await;
+    assert!(!delete(first.id).await, "a letter of it may be replayed");
+    assert_eq!(store.read().letters_of_job(first.id).await.unwrap(), 1);
+    store
+        .write(async |tx| {
+            tx.discard_letter(&dead.id, "not needed").await?;
+            tx.letters_left(std::slice::from_ref(&dead.id)).await
+        })
+        .await
+        .unwrap();
+    assert!(delete(first.id).await);
+    assert!(!delete(first.id).await, "it is gone");
+
+    let read = store.read();
+    assert!(read.job(first.id).await.unwrap().is_none() && read.tasks_of(first.id).await.unwrap().is_empty());
+    assert!(read.newest_events(first.id, 9).await.unwrap().is_empty());
+    assert!(read.embeddings(first.id, 0, 9).await.unwrap().is_empty());
+    assert!(read.letter(&dead.id).await.unwrap().is_none());
+    assert!(read.media(media.id).await.unwrap().is_some(), "another job names it");
+    assert_eq!(read.job(again).await.unwrap().and_then(|job| job.resubmitted_from), Some(first.id));
+    let renamed = world.new_job();
+    let submitted = store.write(async |tx| tx.submit(&renamed, &named).await).await.unwrap();
+    assert!(matches!(submitted, Submitted::New(_)), "its request id is free again");
+    assert!(delete(again).await);
+    assert!(store.read().media(media.id).await.unwrap().is_none());
 }

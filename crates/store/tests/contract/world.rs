@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use warren_clock::{Clock, UnixMillis};
 use warren_jobs::{JobClass, JobKind, TaskKind};
-use warren_store::{NewJob, NewTask, Store, StoreSettings, SubmitRequest, Submitted, Want, migrate};
+use warren_store::{JobLimits, NewJob, NewTask, Store, StoreSettings, SubmitRequest, Submitted, Want, migrate};
 
 pub(crate) struct World {
     pub(crate) store: Store,
@@ -48,8 +48,9 @@ impl World {
             spec: "{}".into(),
             model: "all-MiniLM-L6-v2".into(),
             language: None,
-            timeout_s: 21_600,
+            limits: JobLimits { timeout_s: 21_600, ..JobLimits::default() },
             progress_planned: 3.0,
+            resubmitted_from: None,
         }
     }
 

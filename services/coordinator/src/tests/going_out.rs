@@ -86,6 +86,29 @@ async fn a_task_that_waits_is_not_missing() {
     assert_eq!(dispatch(&world, &queued).await, 2, "a queue that is never empty says nothing");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_younger_ones_have_overtaken_is_missing_though_its_queue_is_never_empty() {
+    let world = World::with_rabbitmq().await;
+    let lost = world.running(&["a"]).await;
+    world.clock().advance(WHILE);
+    let (queued, in_hand) = (world.running(&["b"]).await, world.running(&["c"]).await);
+    let envelope = Envelope::new(world.clock().new_id(), &message(&queued));
+    world.lead.parts.broker.send(tasks(TaskKind::Embed), &envelope).await.expect("sent");
+    let report = wire::WorkerReport {
+        worker: "w".to_owned(),
+        running: vec![wire::TaskInHand { task: message(&in_hand).id, dispatch: 1, ..wire::TaskInHand::default() }],
+        ..wire::WorkerReport::default()
+    };
+    world.lead.sessions().report(&report, &mpsc::channel(1).0);
+    world.clock().advance(WHILE);
+    let mut suspects = Suspects::default();
+    for _ in 0..2 {
+        look(&world, &mut suspects).await;
+    }
+    assert_eq!(dispatch(&world, &lost).await, 2);
+    assert_eq!((dispatch(&world, &queued).await, dispatch(&world, &in_hand).await), (1, 1));
+}
+
 #[tokio::test]
 async fn a_task_that_cannot_be_read_fails_and_keeps_nobody_waiting() {
     let world = World::new().await;

@@ -16,7 +16,7 @@ use warren_messages::{
 use warren_store::{DeadLetter, LetterState};
 
 use super::world::{World, embedded, eventually, letter, message, received};
-use crate::{commands::Commands, letters::Index, replay, reports::Reports};
+use crate::{commands::Commands, leaving, letters::Index, reports::Reports};
 
 async fn buried(world: &World, letter: &Letter) -> DeadLetter {
     Index(world.lead.clone()).handle(std::slice::from_ref(letter)).await.expect("indexed");
@@ -65,7 +65,7 @@ async fn a_letter_that_did_not_end_its_task_is_void() {
     ] {
         let late = of(task);
         let row = buried(&world, &late).await;
-        assert_eq!((row.state, row.void_reason.as_deref()), (LetterState::Void, Some(why)));
+        assert_eq!((row.state, row.reason.as_deref()), (LetterState::Void, Some(why)));
         leaving.push(late.id.to_string());
     }
     leaving.sort();
@@ -78,11 +78,11 @@ async fn a_letter_that_did_not_end_its_task_is_void() {
     let again = of(&dead);
     buried(&world, &again).await;
     let replayed = ReplayLetters { letters: vec![first.id.to_string()], ..ReplayLetters::default() };
-    replay::replay(&world.lead, "ada", &replayed, world.clock().now()).await.expect("replayed");
+    world.replayed(&replayed).await;
     assert_eq!(world.task(dead.id).await.state, TaskState::Released);
     assert_eq!(buried(&world, &again).await.state, LetterState::Void);
     let row = buried(&world, &of(&dead)).await;
-    assert_eq!(row.void_reason.as_deref(), Some("its task has gone out again since"));
+    assert_eq!(row.reason.as_deref(), Some("its task has gone out again since"));
     // Of a task that nobody knows, a person decides.
     let unknown = warren_store::Task { id: world.clock().new_id(), ..dead.clone() };
     assert_eq!(buried(&world, &of(&unknown)).await.state, LetterState::Dead);
@@ -110,7 +110,7 @@ async fn void_letters_leave_the_broker() {
     let over = CancellationToken::new();
     let duty = tokio::spawn({
         let (lead, over) = (world.lead.clone(), over.clone());
-        async move { replay::run(&lead, &over).await.expect("the term lasts") }
+        async move { leaving::run(&lead, &over).await.expect("the term lasts") }
     });
     buried(&world, &late).await;
     eventually("it leaves", async || world.store().read().leaving_letters().await.expect("read").is_empty()).await;
@@ -139,7 +139,7 @@ async fn a_job_whose_planning_died_fails_until_that_is_replayed() {
     assert!(needed.contains(&job), "its texts stay");
 
     let replayed = ReplayLetters { letters: vec![died.id.to_string()], ..ReplayLetters::default() };
-    replay::replay(&world.lead, "ada", &replayed, world.clock().now()).await.expect("replayed");
+    world.replayed(&replayed).await;
     let running = world.job(job).await;
     assert_eq!((running.state, running.error_code), (JobState::Running, None));
     assert!(running.deadline.is_some_and(|deadline| deadline > world.clock().now()), "it ends at last");

@@ -3,6 +3,8 @@
 mod going_out;
 mod leading;
 mod letters;
+mod operating;
+mod putting_away;
 mod reaping;
 mod replaying;
 mod sweeping;

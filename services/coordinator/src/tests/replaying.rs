@@ -17,7 +17,7 @@ use warren_store::{LetterState, NewOutbox, Task};
 use warren_telemetry::metrics::render;
 
 use super::world::{World, embedded, given, letter, message, received};
-use crate::{commands::Commands, letters::Index, reaper, replay::replay, reports::Reports};
+use crate::{commands::Commands, letters::Index, reaper, replay::accept, reports::Reports};
 
 async fn buried(world: &World, letter: Letter) -> Letter {
     Index(world.lead.clone()).handle(std::slice::from_ref(&letter)).await.expect("indexed");
@@ -33,7 +33,7 @@ fn of(letter: &Letter) -> ReplayLetters {
 }
 
 async fn replayed(world: &World, command: &ReplayLetters) {
-    replay(&world.lead, "ada", command, world.clock().now()).await.expect("replayed");
+    world.replayed(command).await;
 }
 
 async fn state(world: &World, letter: &Letter) -> LetterState {
@@ -125,7 +125,9 @@ async fn an_edited_body_is_what_is_sent_and_the_original_is_in_the_audit() {
     assert_eq!(texts(&message(&world.task(task.id).await)), &given(&["b"]), "a release after this one has it, too");
     let audit = world.store().read().audit(1).await.expect("read").remove(0);
     assert_eq!((audit.actor.as_str(), audit.verb.as_str(), audit.subject), ("ada", "replay", letter.id.to_string()));
-    assert!(audit.detail.contains("original"), "{}", audit.detail);
+    let detail: serde_json::Value = serde_json::from_str(&audit.detail).expect("JSON");
+    let change = &detail["changes"]["embed.texts.texts[0]"];
+    assert_eq!((&change["from"], &change["to"]), (&"a".into(), &"b".into()), "{detail}");
 }
 
 #[tokio::test]
@@ -181,17 +183,146 @@ async fn a_letter_that_is_not_indexed_yet_is_waited_for() {
     let world = World::new().await;
     let task = world.running(&["a"]).await;
     let letter = letter(&world, tasks(TaskKind::Embed), &message(&task));
-    let asked = world.clock().now();
-    let early = replay(&world.lead, "by hand", &of(&letter), asked).await;
+    let delivery = world.delivery(COMMANDS.queue);
+    let early = accept(&world.lead, "by hand", &of(&letter), &delivery).await;
     assert!(matches!(early, Err(Fault::RetryLater { .. })), "{early:?}");
     let mut retry = pin!(world.lead.parts.retry.notified());
     let letter = buried(&world, letter).await;
     assert!(poll!(retry.as_mut()).is_ready(), "whoever waits for it looks again");
-    replay(&world.lead, "by hand", &of(&letter), asked).await.expect("replayed");
+    accept(&world.lead, "by hand", &of(&letter), &delivery).await.expect("accepted");
+    world.replaying().await;
     let events = world.store().read().newest_events(task.job_id, 1).await.expect("read");
     assert!(events[0].event.message.contains("by hand"), "{events:?}");
     // One that never comes holds nobody up for ever.
     let never = ReplayLetters { letters: vec![world.clock().new_id().to_string()], ..ReplayLetters::default() };
+    let delivery = world.delivery(COMMANDS.queue);
     world.clock().advance(Duration::from_secs(60));
-    replay(&world.lead, "by hand", &never, asked).await.expect("given up");
+    accept(&world.lead, "by hand", &never, &delivery).await.expect("accepted");
+    world.replaying().await;
+    let audit = world.store().read().audit(1).await.expect("read").remove(0);
+    assert!(audit.verb == "replay refused" && audit.detail.contains("no such letter"), "{audit:?}");
+}
+
+/// The letter of a message that came back from the replay of another letter.
+async fn died_again(world: &World, task: &Task, before: &Letter) -> Letter {
+    let mut again = letter(world, tasks(TaskKind::Embed), &message(task));
+    again.headers.insert(headers::REPLAY_OF.to_owned(), before.id.to_string());
+    buried(world, again).await
+}
+
+#[tokio::test]
+async fn a_letter_that_comes_back_twice_is_parked() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let first = task_died(&world, &task).await;
+    replayed(&world, &of(&first)).await;
+    let second = died_again(&world, &world.task(task.id).await, &first).await;
+    assert_eq!(state(&world, &second).await, LetterState::Dead);
+    replayed(&world, &of(&second)).await;
+    // Also without the header, e.g. when its message was lost in between and went out anew.
+    let third = task_died(&world, &world.task(task.id).await).await;
+    let row = world.store().read().letter(&third.id.to_string()).await.expect("read").expect("indexed");
+    assert_eq!((row.state, row.replays, row.letter.replay_of), (LetterState::Parked, 2, Some(second.id.to_string())));
+    replayed(&world, &of(&third)).await;
+    assert_eq!(state(&world, &third).await, LetterState::Replaying, "who names it may");
+}
+
+#[tokio::test]
+async fn the_rest_follows_a_canary_that_did_its_work() {
+    let world = World::new().await;
+    let (mut letters, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let task = world.running(&["a"]).await;
+        letters.push(task_died(&world, &task).await.id.to_string());
+        all.push(task);
+    }
+    let command = ReplayLetters { letters: letters.clone(), canary: 1, ..ReplayLetters::default() };
+    let delivery = world.delivery(COMMANDS.queue);
+    accept(&world.lead, "ada", &command, &delivery).await.expect("accepted");
+    let sent = async || {
+        let running = world.store().read().running_replays().await.expect("read").remove(0);
+        world.store().read().replay_counts(&running.asked.id).await.expect("read").sent
+    };
+    let canary = async {
+        super::world::eventually("the canary is sent", async || sent().await == 1).await;
+        let report = embedded(&world.task(all[0].id).await, &[[1.0, 0.0]]);
+        assert_eq!(sent().await, 1, "its fate is not known");
+        Reports(world.lead.clone()).handle(&[received(&world, REPORTS, report)]).await.expect("recorded");
+    };
+    tokio::join!(world.replaying(), canary);
+    assert_eq!(world.outbox().await.len(), 3);
+}
+
+#[tokio::test]
+async fn nothing_follows_a_canary_that_comes_back() {
+    let world = World::new().await;
+    let (one, two) = (world.running(&["a"]).await, world.running(&["b"]).await);
+    let (first, second) = (task_died(&world, &one).await, task_died(&world, &two).await);
+    let letters = vec![first.id.to_string(), second.id.to_string()];
+    let command = ReplayLetters { letters, canary: 1, request_id: "careful".to_owned(), ..ReplayLetters::default() };
+    let delivery = world.delivery(COMMANDS.queue);
+    accept(&world.lead, "ada", &command, &delivery).await.expect("accepted");
+    let back = async {
+        super::world::eventually("it is sent", async || !world.outbox().await.is_empty()).await;
+        died_again(&world, &world.task(one.id).await, &first).await;
+    };
+    tokio::join!(world.replaying(), back);
+    let ended = world.store().read().replay("ada careful").await.expect("read").expect("known");
+    assert_eq!(ended.stopped.as_deref(), Some("1 of 1 letters came back"));
+    assert_eq!((world.outbox().await.len(), state(&world, &second).await), (1, LetterState::Dead));
+}
+
+#[tokio::test]
+async fn work_whose_input_is_gone_is_sent_only_by_force() {
+    let world = World::new().await;
+    let task = world.preparing().await;
+    let died = letter(&world, tasks(TaskKind::Prepare), &message(&task));
+    let died = buried(&world, died).await;
+    replayed(&world, &of(&died)).await;
+    assert_eq!((state(&world, &died).await, world.task(task.id).await.state), (LetterState::Dead, TaskState::Dead));
+    let audit = world.store().read().audit(1).await.expect("read").remove(0);
+    assert!(audit.detail.contains("gone from object storage"), "{audit:?}");
+    replayed(&world, &ReplayLetters { force: true, ..of(&died) }).await;
+    assert_eq!(world.task(task.id).await.state, TaskState::Released);
+}
+
+#[tokio::test]
+async fn force_changes_nothing_that_is_over() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let died = task_died(&world, &task).await;
+    replayed(&world, &of(&died)).await;
+    let back = world.task(task.id).await;
+    let again = died_again(&world, &back, &died).await;
+    // Its job was cancelled meanwhile.
+    let tx = world.lead.begin().await.expect("begun");
+    let event = warren_store::NewEvent::new(warren_store::EventLevel::Info, "job.redriven", "once more");
+    tx.set_job_state(task.job_id, JobState::Failed, JobState::Running, &event).await.expect("moved");
+    tx.set_job_state(task.job_id, JobState::Running, JobState::Cancelled, &event).await.expect("moved");
+    tx.commit().await.expect("committed");
+    let (job, events) = (world.job(task.job_id).await, world.store().read().events_after(task.job_id, 0, 99).await);
+    replayed(&world, &ReplayLetters { force: true, ..of(&again) }).await;
+    assert_eq!(state(&world, &again).await, LetterState::Replaying);
+    assert_eq!((world.job(task.job_id).await, world.task(task.id).await.state), (job, TaskState::Dead));
+    let after = world.store().read().events_after(task.job_id, 0, 99).await;
+    assert_eq!(after.expect("read"), events.expect("read"));
+}
+
+#[tokio::test]
+async fn a_body_published_by_hand_replays_the_letter_of_its_task() {
+    let world = World::new().await;
+    let task = world.running(&["a"]).await;
+    let died = task_died(&world, &task).await;
+    let queue = tasks(TaskKind::Embed).queue.to_owned();
+    let by_hand = ReplayLetters { edited_body: died.body.clone(), queue, ..ReplayLetters::default() };
+    replayed(&world, &by_hand).await;
+    assert_eq!(state(&world, &died).await, LetterState::Replaying);
+    assert_eq!((world.task(task.id).await.dispatch, world.job(task.job_id).await.state), (2, JobState::Running));
+    assert_eq!(world.outbox().await.len(), 1);
+    // Of a task that is out, a message goes back to its queue; of an earlier dispatch, none.
+    let now = serde_json::to_vec(&message(&world.task(task.id).await)).expect("JSON");
+    replayed(&world, &ReplayLetters { edited_body: now, ..by_hand.clone() }).await;
+    assert_eq!(world.outbox().await.len(), 2);
+    replayed(&world, &by_hand).await;
+    assert_eq!(world.outbox().await.len(), 2);
 }

@@ -38,6 +38,7 @@ async fn objects_go_when_their_job_has_ended_and_not_before() {
     let event = NewEvent::new(EventLevel::Info, "job.succeeded", "done");
     tx.set_job_state(job, JobState::Queued, JobState::Succeeded, &event).await.expect("ended");
     tx.commit().await.expect("committed");
-    assert_eq!(sweep(store, blobs, later).await, Ok(3));
-    assert_eq!(names().await, BTreeSet::from([media.to_string()]), "recordings are kept");
+    assert_eq!(sweep(store, blobs, later).await, Ok(2));
+    let kept = BTreeSet::from([media.to_string(), Key::texts(job).to_string()]);
+    assert_eq!(names().await, kept, "what a job was given is kept");
 }

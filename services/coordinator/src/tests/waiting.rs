@@ -21,7 +21,7 @@ use warren_messages::{
 use warren_store::{NewOutbox, Task};
 
 use super::world::{World, embedded, letter, message, received, report};
-use crate::{commands::Commands, letters::Index, replay::replay, reports::Reports, wiring::ask_storage};
+use crate::{commands::Commands, letters::Index, reports::Reports, wiring::ask_storage};
 
 /// A report whose vectors are an object; `stored`: it is there.
 async fn by_object(world: &World, task: &Task, stored: bool) -> TaskReport {
@@ -192,7 +192,7 @@ async fn a_recording_with_a_dead_part_is_prepared_again() {
     assert_eq!(world.task(task.id).await.state, TaskState::Dead);
 
     let again = ReplayLetters { letters: vec![dead.id.to_string()], ..ReplayLetters::default() };
-    replay(&world.lead, "ada", &again, world.clock().now()).await.expect("replayed");
+    world.replayed(&again).await;
     let back = world.task(task.id).await;
     assert_eq!((back.state, back.dispatch), (TaskState::Released, 2));
     let NewOutbox { routing_key, kind, body, .. } = world.outbox().await.remove(0);

@@ -19,7 +19,7 @@ use warren_local::{Scratch, rabbitmq, s3};
 use warren_messages::{
     envelope::{Envelope, Message},
     ids::{JobId, TaskId},
-    routes::Route,
+    routes::{COMMANDS, Route},
     wire::{
         self, TaskReport, Texts, embed_task::Input, leases_client::LeasesClient, leases_server::LeasesServer,
         task::Work,
@@ -28,13 +28,14 @@ use warren_messages::{
 use warren_relay::Relay;
 use warren_settings::Secret;
 use warren_store::{
-    NewJob, NewOutbox, NewTask, OutboxRow, Store, StoreSettings, SubmitRequest, Task, Term, Want, migrate,
+    JobLimits, NewJob, NewOutbox, NewTask, OutboxRow, Store, StoreSettings, SubmitRequest, Task, Term, Want, migrate,
 };
 
 use crate::{
     lead::{Lead, Parts},
     leadership::{self, Current},
     planner::Payload,
+    replay,
     service::Door,
     settings::{DeviceSettings, LeaderSettings, Settings},
     wiring,
@@ -82,8 +83,9 @@ impl World {
     async fn with(amqp_url: &str) -> Self {
         let clock = Clock::manual(UnixMillis(1_700_000_000_000));
         let begin = async |parts: Parts, _| {
+            let asked = tokio::time::Instant::now();
             let term = parts.store.try_lead("test", "nowhere", TERM).await.expect("asked").expect("nobody else leads");
-            (Arc::new(Lead::start(term, parts).await.expect("leading")), None)
+            (Arc::new(Lead::start(term, asked, parts).await.expect("leading")), None)
         };
         Self::begun(amqp_url, clock, begin).await
     }
@@ -196,6 +198,27 @@ impl World {
         self.out(job, TaskKind::Embed, &Payload::write(Work::Embed(work)), true).await
     }
 
+    /// A running job with one task out and `waiting` more that are not released.
+    pub(super) async fn running_within(&self, limits: JobLimits, waiting: i64) -> Task {
+        let work = wire::EmbedTask { model: "m".to_owned(), first: 0, input: Some(Input::Texts(given(&["a"]))) };
+        let payload = Payload::write(Work::Embed(work));
+        let job = self.submitted_within(JobKind::Embed, limits).await;
+        let out = self.out(job, TaskKind::Embed, &payload, true).await;
+        let more = (1..=waiting).map(|ordinal| NewTask {
+            id: self.clock().new_id(),
+            job_id: job,
+            kind: TaskKind::Embed,
+            ordinal,
+            payload: payload.clone(),
+            cost: 1.0,
+            units: 1.0,
+        });
+        let tx = self.lead.begin().await.expect("begun");
+        tx.insert_tasks(&more.collect::<Vec<_>>()).await.expect("planned");
+        tx.commit().await.expect("committed");
+        out
+    }
+
     /// A running job whose recording is being prepared, under dispatch 1.
     pub(super) async fn preparing(&self) -> Task {
         let media_key = format!("media/{}", Uuid::nil());
@@ -227,6 +250,10 @@ impl World {
     }
 
     async fn submitted_as(&self, kind: JobKind) -> Uuid {
+        self.submitted_within(kind, JobLimits::default()).await
+    }
+
+    async fn submitted_within(&self, kind: JobKind, limits: JobLimits) -> Uuid {
         let id = self.clock().new_id();
         let new = NewJob {
             id,
@@ -238,13 +265,47 @@ impl World {
             spec: "{}".to_owned(),
             model: "m".to_owned(),
             language: None,
-            timeout_s: 0,
+            limits,
             progress_planned: 1.0,
+            resubmitted_from: None,
         };
         let tx = self.lead.begin().await.expect("begun");
         tx.submit(&new, &SubmitRequest::default()).await.expect("submitted");
         tx.commit().await.expect("committed");
         id
+    }
+
+    /// Dead letters are sent again, as far as that goes by itself.
+    pub(super) async fn replayed(&self, command: &wire::ReplayLetters) {
+        let delivery = self.delivery(COMMANDS.queue);
+        replay::accept(&self.lead, "ada", command, &delivery).await.expect("accepted");
+        self.replaying().await;
+    }
+
+    /// Carries replays out until none runs any more.
+    pub(super) async fn replaying(&self) {
+        let over = CancellationToken::new();
+        let done = eventually("the letters are sent", async || {
+            self.store().read().running_replays().await.expect("read").is_empty()
+        });
+        tokio::select! {
+            () = done => {}
+            ended = replay::run(&self.lead, &over) => panic!("the duty ended: {ended:?}"),
+        }
+    }
+
+    pub(super) fn delivery(&self, queue: &'static str) -> Delivery {
+        Delivery {
+            queue,
+            message_id: self.clock().new_id(),
+            attempt: 1,
+            waits: 0,
+            delivery_count: 0,
+            redelivered: false,
+            first_seen: self.clock().now(),
+            headers: BTreeMap::new(),
+            by_hand: None,
+        }
     }
 
     pub(super) async fn task(&self, id: Uuid) -> Task {
@@ -321,16 +382,7 @@ pub(super) fn report(task: &Task, count: usize, vectors: wire::embedded::Vectors
 }
 
 pub(super) fn received<M: Message>(world: &World, route: Route<M>, message: M) -> Received<M> {
-    let delivery = Delivery {
-        queue: route.queue,
-        message_id: world.clock().new_id(),
-        attempt: 1,
-        delivery_count: 0,
-        redelivered: false,
-        first_seen: world.clock().now(),
-        headers: BTreeMap::new(),
-        letter: None,
-    };
+    let delivery = world.delivery(route.queue);
     Received { message, delivery }
 }
 

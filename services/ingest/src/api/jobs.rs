@@ -1,30 +1,33 @@
-//! Jobs: submit, read, list, follow, cancel.
+//! Jobs: submit, read, list, follow, cancel, do again, delete, explain.
 
 use std::time::Duration;
 
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
-use warren_jobs::{JobKind, JobState};
+use warren_blob::Key;
+use warren_jobs::{JobKind, JobState, plan::MAX_TEXTS_OBJECT_BYTES};
 use warren_messages::{
     ids::{JobId, MediaId},
     wire::{
-        self, CancelJobRequest, CancelJobResponse, GetJobRequest, Job, JobEventsRequest, JobEventsResponse, JobUpdate,
-        ListJobsRequest, ListJobsResponse, SubmitJobRequest, WatchJobRequest, command::Command as What, jobs_server,
+        self, CancelJobRequest, CancelJobResponse, DeleteJobRequest, DeleteJobResponse, ExplainJobRequest,
+        GetJobRequest, Job, JobEventsRequest, JobEventsResponse, JobExplanation, JobUpdate, ListJobsRequest,
+        ListJobsResponse, ResubmitJobRequest, SubmitJobRequest, WatchJobRequest, command::Command as What, jobs_server,
         submit_job_request::Spec,
     },
 };
 use warren_store::{JobFilter, PageKey};
 
-use super::watch;
+use super::{attached, explain, watch};
 use crate::{
     accept::{self, Asked, accept},
     auth::{Caller, caller},
     check::{self, Rules},
     page::{self, PAGE, Range},
     parts::Parts,
+    room::Room,
     shown,
-    status::{invalid, not_found, of_store},
+    status::{invalid, not_found, not_now, of_blob, of_store},
 };
 
 /// What List shows: searches are jobs too, but not what their caller looks for here.
@@ -45,9 +48,20 @@ pub(crate) struct Jobs(pub(crate) Parts);
 impl jobs_server::Jobs for Jobs {
     async fn submit(&self, request: Request<SubmitJobRequest>) -> Result<Response<Job>, Status> {
         let caller = caller(&request)?;
+        self.0.admit().await?;
         let asked = self.asked(&caller, request.into_inner()).await?;
         let job = accept(&self.0, &caller, asked).await?;
         Ok(Response::new(shown::job(&self.0, &job).await?))
+    }
+
+    type RunStream = BoxStream<'static, Result<JobUpdate, Status>>;
+
+    async fn run(&self, request: Request<SubmitJobRequest>) -> Result<Response<Self::RunStream>, Status> {
+        let caller = caller(&request)?;
+        self.0.admit().await?;
+        let asked = self.asked(&caller, request.into_inner()).await?;
+        let job = accept(&self.0, &caller, asked).await?;
+        Ok(Response::new(attached::updates(self.0.clone(), caller, job.id)))
     }
 
     async fn get(&self, request: Request<GetJobRequest>) -> Result<Response<Job>, Status> {
@@ -109,15 +123,77 @@ impl jobs_server::Jobs for Jobs {
         let job = self.0.job(&caller, "id", &id).await?;
         Ok(Response::new(self.cancelled(&caller, job, reason).await?))
     }
+
+    async fn resubmit(&self, request: Request<ResubmitJobRequest>) -> Result<Response<Job>, Status> {
+        let caller = caller(&request)?;
+        self.0.admit().await?;
+        let ResubmitJobRequest { id, request_id } = request.into_inner();
+        let named = check::request_id(&request_id)?;
+        let job = self.0.job(&caller, "id", &id).await?;
+        if !job.state.is_ended() {
+            return Err(not_now(format!("{id} is {}; what has ended can be done again", job.state)));
+        }
+        let texts = self.texts_of(&job).await?;
+        let asked = Asked {
+            kind: job.kind,
+            class: job.class,
+            media: job.media_id,
+            name: job.name,
+            language: given_language(job.kind, &job.spec),
+            spec: job.spec,
+            model: job.model,
+            limits: job.limits,
+            texts,
+            resubmitted_from: Some(job.id),
+            request: named.map(|named| (named, format!("again {id}"))),
+        };
+        let job = accept(&self.0, &caller, asked).await?;
+        Ok(Response::new(shown::job(&self.0, &job).await?))
+    }
+
+    async fn delete(&self, request: Request<DeleteJobRequest>) -> Result<Response<DeleteJobResponse>, Status> {
+        let caller = caller(&request)?;
+        let parts = &self.0;
+        let id = &request.get_ref().id;
+        let job = parts.job(&caller, "id", id).await?;
+        if !job.state.is_ended() {
+            return Err(not_now(format!("{id} is {}; cancel it first", job.state)));
+        }
+        let letters = parts.store.read().letters_of_job(job.id).await.map_err(|error| of_store(&error))?;
+        if letters > 0 {
+            return Err(not_now(format!(
+                "{letters} dead letters of {id} are in warren.dead; replay or discard them first"
+            )));
+        }
+        let media = job.media_id.map(|media| MediaId(media).to_string()).unwrap_or_default();
+        accept::command(parts, &caller, What::Delete(wire::DeleteJob { job: id.clone(), media })).await?;
+        let begun = Instant::now();
+        let mut hint = parts.hints.wait_for(job.id);
+        while begun.elapsed() < EFFECT {
+            if parts.store.read().job(job.id).await.map_err(|error| of_store(&error))?.is_none() {
+                return Ok(Response::new(DeleteJobResponse { effective: true }));
+            }
+            hint.change(LOOK).await;
+        }
+        Ok(Response::new(DeleteJobResponse { effective: false }))
+    }
+
+    async fn explain(&self, request: Request<ExplainJobRequest>) -> Result<Response<JobExplanation>, Status> {
+        let job = self.0.job(&caller(&request)?, "id", &request.get_ref().id).await?;
+        Ok(Response::new(explain::explain(&self.0, &job).await?))
+    }
 }
 
 impl Jobs {
     async fn asked(&self, caller: &Caller, request: SubmitJobRequest) -> Result<Asked, Status> {
         let parts = &self.0;
-        let rules =
-            Rules { catalogue: &parts.catalogue, defaults: &parts.settings.defaults, limits: &parts.settings.limits };
+        let most = &parts.settings.limits;
+        let limits = check::limits(&request.limits.unwrap_or_default(), most)?;
+        let devices = parts.store.read().devices().await.map_err(|error| of_store(&error))?;
+        let room = Room::new(&devices, &limits);
+        let (catalogue, defaults) = (&parts.catalogue, &parts.settings.defaults);
+        let rules = Rules { catalogue, defaults, limits: most, room: &room };
         let class = check::class(request.class)?;
-        let timeout_s = rules.timeout(request.timeout_s)?;
         let named = check::request_id(&request.request_id)?;
         let named = named.map(|id| (id, accept::hash(&request)));
         match request.spec {
@@ -127,6 +203,7 @@ impl Jobs {
                 let found = parts.store.read().media(media.0).await.map_err(|error| of_store(&error))?;
                 let found = found.filter(|found| found.caller == caller.name);
                 let found = found.ok_or_else(|| not_found("media", &MediaId(media.0).to_string()))?;
+                Rules::size(&found, &limits)?;
                 Ok(Asked {
                     kind: JobKind::Transcribe,
                     class,
@@ -136,8 +213,9 @@ impl Jobs {
                     model: spec.model,
                     // Unknown: the coordinator waits for the first task to find it.
                     language: (!spec.language.is_empty()).then_some(spec.language),
-                    timeout_s,
+                    limits,
                     texts: Vec::new(),
+                    resubmitted_from: None,
                     request: named,
                 })
             }
@@ -152,12 +230,27 @@ impl Jobs {
                     spec: json(&spec),
                     model: spec.model,
                     language: None,
-                    timeout_s,
+                    limits,
                     texts,
+                    resubmitted_from: None,
                     request: named,
                 })
             }
         }
+    }
+
+    /// What an embed job was given; none for a recording.
+    async fn texts_of(&self, job: &warren_store::Job) -> Result<Vec<String>, Status> {
+        if job.media_id.is_some() {
+            return Ok(Vec::new());
+        }
+        let lines = self.0.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES).await;
+        let lines = lines.map_err(|error| of_blob(&error))?;
+        let texts = lines.split_inclusive(|byte| *byte == b'\n').map(serde_json::from_slice);
+        texts.collect::<Result<_, _>>().map_err(|error| {
+            tracing::error!(job.id = %JobId(job.id), %error, "texts cannot be read");
+            Status::internal(format!("the texts of {} cannot be read", JobId(job.id)))
+        })
     }
 
     async fn cancelled(
@@ -188,6 +281,13 @@ impl Jobs {
             effective,
         })
     }
+}
+
+/// The language that was asked for; what was found since then is found again.
+fn given_language(kind: JobKind, spec: &str) -> Option<String> {
+    let spec: wire::TranscribeSpec =
+        (kind == JobKind::Transcribe).then(|| serde_json::from_str(spec).ok()).flatten()?;
+    (!spec.language.is_empty()).then_some(spec.language)
 }
 
 fn listed(kind: &str) -> Result<JobKind, Status> {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
-use warren_audio::{HEAD_BYTES, sniff};
+use warren_audio::{HEAD_BYTES, declared_seconds, sniff};
 use warren_blob::{BlobError, Key, Stored};
 use warren_fault::Code;
 use warren_messages::{
@@ -22,8 +22,9 @@ use crate::{
     auth::caller,
     kept::Unkept,
     parts::Parts,
+    pressure::room,
     settings::LimitSettings,
-    status::{differs, full, invalid, of_blob, of_fault, of_store, refused},
+    status::{differs, full, invalid, of_blob, of_fault, of_store, pressed, refused},
     uploads::{Pace, STALL},
 };
 
@@ -42,8 +43,7 @@ impl media_server::Media for Media {
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<MediaObject>, Status> {
         let parts = &self.0;
         let caller = caller(&request)?;
-        parts.need("s3", Code::BlobUnavailable)?;
-        parts.need("database", Code::StoreUnavailable)?;
+        parts.admit().await?;
         // Until there is room, nothing of the body is read.
         let limits = &parts.settings.limits;
         let _place = tokio::time::timeout(WAIT, parts.uploads.place(&caller.name)).await.map_err(|_| {
@@ -57,9 +57,13 @@ impl media_server::Media for Media {
         let mut incoming = Incoming { requests: request.into_inner(), pace, broken: None };
         let header = incoming.header().await?;
         check(&header, limits)?;
+        let announced = u64::try_from(header.size_bytes).unwrap_or(0);
+        room(limits, announced).map_err(|full| pressed(Code::InsufficientDisk, full))?;
         let head = incoming.head().await?;
         let container = sniff(&head[..head.len().min(HEAD_BYTES)])
             .map_err(|stranger| of_fault(&stranger.fault(called(&header.name))))?;
+
+        check_length(&header, &head, limits)?;
 
         let id = parts.clock.new_id();
         let key = Key::media(id);
@@ -96,6 +100,18 @@ fn check(header: &UploadHeader, limits: &LimitSettings) -> Result<(), Status> {
         Ok(size) if size > limits.upload_bytes => Err(too_large("header.size_bytes", limits)),
         Ok(_) => Ok(()),
     }
+}
+
+/// Its own header says how long it is: then the rest need not come.
+fn check_length(header: &UploadHeader, head: &[u8], limits: &LimitSettings) -> Result<(), Status> {
+    // Without its size, a header that claims too much cannot be told from a long recording.
+    let Some(size) = u64::try_from(header.size_bytes).ok().filter(|size| *size > 0) else { return Ok(()) };
+    let Some(seconds) = declared_seconds(&head[..head.len().min(HEAD_BYTES)], size) else { return Ok(()) };
+    if seconds <= f64::from(limits.audio_s) {
+        return Ok(());
+    }
+    let problem = format!("{} lasts {seconds:.0} s, {} are allowed; cut it", called(&header.name), limits.audio_s);
+    Err(refused("chunk", Code::InputTooLong, problem))
 }
 
 fn too_large(field: &str, limits: &LimitSettings) -> Status {

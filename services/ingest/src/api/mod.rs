@@ -1,11 +1,15 @@
 //! The services that callers see, one module each.
 
+mod attached;
 mod dead_letters;
+mod diagnose;
 mod embeddings;
+mod errors;
+mod explain;
 mod jobs;
 mod media;
+mod operate;
 mod operations;
-mod replay;
 mod search;
 mod transcripts;
 mod watch;

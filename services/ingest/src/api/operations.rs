@@ -12,13 +12,25 @@ use warren_messages::{
     ids::TaskId,
     routes,
     wire::{
-        DeviceLease, QueuesRequest, QueuesResponse, RunningTask, TaskQueue, Worker, WorkersRequest, WorkersResponse,
-        operations_server,
+        AuditRequest, AuditResponse, AuditRow, DeviceLease, DiagnoseRequest, DiagnoseResponse, ErrorsRequest,
+        ErrorsResponse, FailStaleRequest, FailStaleResponse, PauseRequest, PauseResponse, PausedKind, PurgeRequest,
+        PurgeResponse, QueuesRequest, QueuesResponse, RecoverRequest, RecoverResponse, ResumeRequest, ResumeResponse,
+        RunningTask, TaskQueue, Worker, WorkersRequest, WorkersResponse, operations_server,
     },
 };
-use warren_store::{LetterFilter, LetterState, QueueStats, StoreError};
+use warren_store::{LetterFilter, LetterState, Pause, QueueStats, StoreError};
 
-use crate::{auth::caller, parts::Parts, shown::number, status::of_store};
+use super::{diagnose, errors, operate};
+use crate::{
+    auth::{Caller, caller},
+    page::Range,
+    parts::Parts,
+    shown::number,
+    status::of_store,
+};
+
+/// `limit` of Audit.
+const AUDIT: Range = Range { default: 50, most: 1_000 };
 
 /// Service `warren.v1.Operations`.
 pub(crate) struct Operations(pub(crate) Parts);
@@ -34,15 +46,74 @@ impl operations_server::Operations for Operations {
         caller(&request)?.must_operate()?;
         Ok(Response::new(self.read_workers().await.map_err(|error| of_store(&error))?))
     }
+
+    async fn diagnose(&self, request: Request<DiagnoseRequest>) -> Result<Response<DiagnoseResponse>, Status> {
+        caller(&request)?.must_operate()?;
+        let (queues, workers) = (self.read_queues().await, self.read_workers().await);
+        let (queues, workers) = (queues.map_err(|error| of_store(&error))?, workers.map_err(|error| of_store(&error))?);
+        Ok(Response::new(diagnose::diagnose(&self.0, queues, workers).await?))
+    }
+
+    async fn errors(&self, request: Request<ErrorsRequest>) -> Result<Response<ErrorsResponse>, Status> {
+        caller(&request)?.must_operate()?;
+        Ok(Response::new(errors::errors(&self.0, request.get_ref()).await?))
+    }
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
+        caller(&request)?.must_operate()?;
+        let limit = AUDIT.of("limit", request.get_ref().limit)?;
+        let rows = self.0.store.read().audit(u64::from(limit)).await.map_err(|error| of_store(&error))?;
+        let rows = rows.into_iter().map(|row| AuditRow {
+            actor: row.actor,
+            verb: row.verb,
+            subject: row.subject,
+            detail: row.detail,
+            at: Some(from_millis(row.at.0)),
+        });
+        Ok(Response::new(AuditResponse { rows: rows.collect() }))
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        let caller = operator(&request)?;
+        Ok(Response::new(operate::pause(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        let caller = operator(&request)?;
+        Ok(Response::new(operate::resume(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
+        let caller = operator(&request)?;
+        Ok(Response::new(operate::purge(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {
+        let caller = operator(&request)?;
+        Ok(Response::new(operate::recover(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn fail_stale(&self, request: Request<FailStaleRequest>) -> Result<Response<FailStaleResponse>, Status> {
+        let caller = operator(&request)?;
+        Ok(Response::new(operate::fail_stale(&self.0, &caller, request.into_inner()).await?))
+    }
+}
+
+fn operator<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = caller(request)?;
+    caller.must_operate()?;
+    Ok(caller)
 }
 
 /// A task in a worker's hands, as the coordinator writes it into the worker's row.
 #[derive(Debug, Deserialize)]
-struct InHand {
+pub(super) struct InHand {
     task: String,
-    job: String,
+    /// E.g. `job_…`.
+    pub(super) job: String,
     dispatch: u32,
-    step: String,
+    /// What is being done.
+    pub(super) step: String,
     done_units: f64,
 }
 
@@ -58,13 +129,15 @@ impl Operations {
             *running.entry(task.kind).or_default() += 1;
         }
         let stats = read.queue_stats(now).await?;
+        let pauses = read.pauses().await?;
         let queues = stats.iter().map(|stats| {
             let takes = workers.iter().flat_map(|worker| &worker.takes).filter(|(kind, _)| *kind == stats.kind);
             let slots: i64 = takes.map(|(_, slots)| slots).sum();
-            queue(stats, running.get(&stats.kind).copied().unwrap_or(0), number(slots), now)
+            let shown = queue(stats, running.get(&stats.kind).copied().unwrap_or(0), number(slots), now);
+            TaskQueue { paused: pauses.iter().find(|pause| pause.kind == stats.kind).map(paused), ..shown }
         });
-        let dead = LetterFilter { states: vec![LetterState::Dead], ..LetterFilter::default() };
-        Ok(QueuesResponse { queues: queues.collect(), dead_letters: read.letters(&dead, None, 1).await?.total })
+        let dead = LetterFilter { states: LetterState::OPEN.to_vec(), ..LetterFilter::default() };
+        Ok(QueuesResponse { queues: queues.collect(), dead_letters: read.count_letters(&dead).await? })
     }
 
     async fn read_workers(&self) -> Result<WorkersResponse, StoreError> {
@@ -100,7 +173,12 @@ fn queue(stats: &QueueStats, running: u64, slots: u32, now: UnixMillis) -> TaskQ
         dead: stats.dead,
         oldest_wait_seconds: stats.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()),
         slots,
+        paused: None,
     }
+}
+
+fn paused(pause: &Pause) -> PausedKind {
+    PausedKind { actor: pause.actor.clone(), reason: pause.reason.clone(), since: Some(from_millis(pause.since.0)) }
 }
 
 fn worker(row: &warren_store::Worker) -> Worker {
@@ -113,7 +191,10 @@ fn worker(row: &warren_store::Worker) -> Worker {
         slots: number(row.takes.iter().map(|(_, slots)| slots).sum::<i64>()),
         version: row.version.clone(),
         heartbeat_at: Some(from_millis(row.heartbeat.0)),
-        state: if row.live { "live" } else { "lost" }.to_owned(),
+        state: state(row).to_owned(),
+        trouble: row.trouble.clone(),
+        last_error: row.last_error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
+        last_error_at: row.last_error.as_ref().map(|error| from_millis(error.at.0)),
         running: running
             .into_iter()
             .map(|(_, task)| RunningTask {
@@ -127,8 +208,25 @@ fn worker(row: &warren_store::Worker) -> Worker {
     }
 }
 
+/// One word: what keeps it from work.
+fn state(row: &warren_store::Worker) -> &'static str {
+    match row.trouble.as_str() {
+        _ if !row.live => "lost",
+        "" => "live",
+        // What RabbitMQ and S3 say of a login that is not right.
+        trouble
+            if ["ACCESS_REFUSED", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"]
+                .iter()
+                .any(|word| trouble.contains(word)) =>
+        {
+            "auth_failed"
+        }
+        _ => "not_ready",
+    }
+}
+
 /// What a worker said that it runs. Each task with its id, when it has one.
-fn in_hand(json: &str) -> Vec<(Option<Uuid>, InHand)> {
+pub(super) fn in_hand(json: &str) -> Vec<(Option<Uuid>, InHand)> {
     let tasks: Vec<InHand> = serde_json::from_str(json).unwrap_or_default();
     tasks.into_iter().map(|task| (task.task.parse::<TaskId>().ok().map(|id| id.0), task)).collect()
 }

@@ -10,7 +10,7 @@ use warren_messages::{
     ids::JobId,
     wire::{self, SearchHit, SearchRequest, SearchResponse, command::Command as What, search_server},
 };
-use warren_store::{ArchiveStats, Hit, Job};
+use warren_store::{ArchiveStats, Hit, Job, JobLimits};
 
 use crate::{
     accept::{self, Asked, accept},
@@ -84,8 +84,9 @@ impl Search {
                 .expect("generated messages always serialise"),
             model: model.to_owned(),
             language: None,
-            timeout_s: TIMEOUT_S,
+            limits: JobLimits { timeout_s: TIMEOUT_S, ..JobLimits::default() },
             texts: vec![query.to_owned()],
+            resubmitted_from: None,
             request: None,
         };
         let job = match accept(parts, caller, asked).await {
@@ -100,7 +101,7 @@ impl Search {
         match &vector {
             Some(vector) => parts.vectors.put(model, query, vector.clone()),
             None => {
-                tracing::warn!(job = %JobId(job.id), "no worker embedded a search in time; it goes by words alone");
+                tracing::warn!(job.id = %JobId(job.id), "no worker embedded a search in time; it goes by words alone");
                 let cancel =
                     wire::CancelJob { job: JobId(job.id).to_string(), reason: "nobody waits for it".to_owned() };
                 accept::command(parts, caller, What::Cancel(cancel)).await?;

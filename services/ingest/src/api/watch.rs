@@ -20,7 +20,7 @@ use crate::{
 
 /// The store is read this often without a hint.
 const POLL: Duration = Duration::from_secs(1);
-/// Updates are at least this far apart, unless more events wait than fit into one.
+/// Updates are at least this far apart, unless more events wait than fit into one, or the job has ended.
 const APART: Duration = Duration::from_millis(250);
 /// Events in one update.
 const EVENTS: u64 = 500;
@@ -79,7 +79,7 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, job = %JobId(self.job), "watching goes on when the database is back");
+                    tracing::debug!(%error, job.id = %JobId(self.job), "watching goes on when the database is back");
                     tokio::time::sleep(trouble.next_delay()).await;
                 }
             }
@@ -92,7 +92,7 @@ impl Watch {
         if job.sequence > self.after {
             return;
         }
-        tokio::time::sleep_until(*at + APART).await;
+        self.hint.end(*at + APART).await;
         self.hint.change(POLL).await;
     }
 

@@ -70,6 +70,8 @@ async fn operators_see_queues_and_workers() {
         live: true,
         heartbeat: world.parts.clock.now(),
         running: r#"[{"task":"task_1","job":"job_1","dispatch":1,"step":"decode","done_units":2.5}]"#.to_owned(),
+        trouble: String::new(),
+        last_error: None,
     };
     let tx = world.parts.store.begin().await.expect("begun");
     tx.upsert_workers(&[worker]).await.expect("written");

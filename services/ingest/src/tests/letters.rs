@@ -7,8 +7,10 @@ use warren_jobs::{JobState, TaskKind};
 use warren_messages::{
     ids::TaskId,
     wire::{
-        self, DeadLetterState, Job, ListDeadLettersRequest, ReplayDeadLettersRequest, ReplayDeadLettersResponse,
-        ShowDeadLetterRequest, Texts, command::Command as What, embed_task::Input, task::Work,
+        self, DeadLetterFilter, DeadLetterGroupsRequest, DeadLetterState, DeadLetterStatsRequest,
+        DiscardDeadLettersRequest, ImportDeadLettersRequest, Job, ListDeadLettersRequest, ReplayDeadLettersRequest,
+        ReplayDeadLettersResponse, ReplayState, ShowDeadLetterRequest, Texts, command::Command as What,
+        embed_task::Input, task::Work,
     },
 };
 use warren_store::{Finish, NewLetter, NewTask};
@@ -54,6 +56,7 @@ async fn letter(world: &World, job: &Job, task: &wire::Task, body: &[u8], finger
         job_id: Some(uuid(job)),
         task_id: task.id.parse::<TaskId>().ok().map(|id| id.0),
         dispatch: Some(1),
+        replay_of: None,
         body: body.to_vec(),
         content_type: "application/json".to_owned(),
         headers: BTreeMap::from([("x-warren-job".to_owned(), job.id.clone())]),
@@ -62,6 +65,10 @@ async fn letter(world: &World, job: &Job, task: &wire::Task, body: &[u8], finger
     assert!(tx.insert_letter(&new).await.expect("written"));
     tx.commit().await.expect("committed");
     id
+}
+
+fn alike(fingerprint: &str) -> DeadLetterFilter {
+    DeadLetterFilter { fingerprint: fingerprint.to_owned(), ..DeadLetterFilter::default() }
 }
 
 async fn replay(world: &World, request: ReplayDeadLettersRequest) -> ReplayDeadLettersResponse {
@@ -91,8 +98,8 @@ async fn letters_are_listed_shown_and_replayed() {
 
     let dry = replay(&world, ReplayDeadLettersRequest { all: true, dry_run: true, ..Default::default() }).await;
     assert!(dry.dry_run);
-    assert!(dry.outcomes[0].refused.contains("corrected body"), "{dry:?}");
-    assert_eq!((dry.outcomes[1].refused.as_str(), dry.outcomes[1].queue.as_str()), ("", "warren.task.embed"));
+    assert!(dry.outcomes[1].refused.contains("corrected body"), "the oldest is first: {dry:?}");
+    assert_eq!((dry.outcomes[0].refused.as_str(), dry.outcomes[0].queue.as_str()), ("", "warren.task.embed"));
     assert!(commands.try_recv().is_err(), "nothing was changed");
 
     let edited = serde_json::to_vec(&broken).expect("JSON");
@@ -104,7 +111,8 @@ async fn letters_are_listed_shown_and_replayed() {
     assert!(
         matches!(command, Some(What::Replay(replay)) if replay.letters == [damaged.clone()] && replay.edited_body == edited)
     );
-    let replayed = ListDeadLettersRequest { state: DeadLetterState::Replayed.into(), ..Default::default() };
+    let filter = DeadLetterFilter { state: DeadLetterState::Replayed.into(), ..Default::default() };
+    let replayed = ListDeadLettersRequest { filter: Some(filter), ..Default::default() };
     let replayed = world.letters().list(replayed).await.expect("listed").into_inner();
     assert_eq!((replayed.letters[0].id.as_str(), replayed.letters[0].replays), (damaged.as_str(), 1));
 
@@ -115,8 +123,9 @@ async fn letters_are_listed_shown_and_replayed() {
     let to = warren_jobs::TaskState::Done;
     tx.finish(&Finish { task: id, dispatch: 1, to, worker: "w".to_owned(), error: None }).await.expect("done");
     tx.commit().await.expect("committed");
-    let late = ReplayDeadLettersRequest { fingerprint: "f1".to_owned(), ..Default::default() };
-    assert_eq!(replay(&world, late).await.outcomes[0].refused, "its task is done");
+    let late = ReplayDeadLettersRequest { filter: Some(alike("f1")), dry_run: true, ..Default::default() };
+    assert_eq!(replay(&world, late.clone()).await.outcomes[0].refused, "its task is done");
+    assert_eq!(replay(&world, ReplayDeadLettersRequest { force: true, ..late }).await.outcomes[0].refused, "");
     world.stop().await;
 }
 
@@ -133,31 +142,91 @@ async fn a_request_sent_again_has_the_same_answer() {
     }
     let damaged = letter(&world, &job, &task(&world, &job, 3).await, b"not json", "f").await;
     let request = |id: &str| ReplayDeadLettersRequest { request_id: id.to_owned(), ..Default::default() };
-    let alike = || ReplayDeadLettersRequest { fingerprint: "f".to_owned(), ..request("r1") };
-    let first = replay(&world, alike()).await;
+    let all_alike = || ReplayDeadLettersRequest { filter: Some(alike("f")), ..request("r1") };
+    let first = replay(&world, all_alike()).await;
     let replayed = |answer: &ReplayDeadLettersResponse| -> Vec<String> {
         answer.outcomes.iter().filter(|outcome| outcome.replayed).map(|outcome| outcome.id.clone()).collect()
     };
-    letters.reverse();
     assert_eq!((first.outcomes.len(), replayed(&first)), (4, letters.clone()), "{first:?}");
-    assert!(first.outcomes[0].id == damaged && first.outcomes[0].refused.contains("corrected body"), "{first:?}");
+    assert!(first.outcomes[3].id == damaged && first.outcomes[3].refused.contains("corrected body"), "{first:?}");
+    assert_eq!((first.state(), first.request_id.as_str()), (ReplayState::Finished, "r1"));
     within("the command comes", commands.recv()).await.expect("one");
 
     // The answer was lost; meanwhile something else died.
     let task = task(&world, &job, 4).await;
     let newer = letter(&world, &job, &task, &serde_json::to_vec(&task).expect("JSON"), "f").await;
-    assert_eq!(replay(&world, alike()).await, first);
+    assert_eq!(replay(&world, all_alike()).await, first);
+    assert_eq!(replay(&world, request("r1")).await, first, "its name is enough");
     let by_ids = |id: &str, ids: &[String]| ReplayDeadLettersRequest { ids: ids.to_vec(), ..request(id) };
     let again = replay(&world, by_ids("r1", &letters)).await;
     assert_eq!(replayed(&again), letters);
     let other = replay(&world, by_ids("r1", std::slice::from_ref(&newer))).await;
     assert!(other.outcomes[0].refused.contains("used before"), "{other:?}");
+    assert!(commands.try_recv().is_err(), "there was nothing more to do");
     let refused = replay(&world, by_ids("r2", &letters[..1])).await;
     assert_eq!(refused.outcomes[0].refused, "it was replayed already");
-    assert!(commands.try_recv().is_err(), "there was nothing more to do");
+    within("the command comes", commands.recv()).await.expect("one");
 
-    let late = replay(&world, ReplayDeadLettersRequest { fingerprint: "f".to_owned(), ..request("r3") }).await;
-    assert_eq!(replayed(&late), [newer]);
+    let slowly = ReplayDeadLettersRequest { filter: Some(alike("f")), rate: 5.0, ..request("r3") };
+    let late = replay(&world, slowly).await;
+    assert_eq!((late.state(), late.outcomes.len()), (ReplayState::Running, 2), "it is not waited for: {late:?}");
+    assert!(replayed(&late).contains(&newer), "{late:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_grouped_counted_discarded_and_put_back() {
+    let world = World::new().await;
+    let _commands = world.coordinator(true);
+    let job = world.submit_texts(&["a"]).await;
+    let mut letters = Vec::new();
+    for (ordinal, fingerprint) in [(0, "f"), (1, "f"), (2, "g")] {
+        let task = task(&world, &job, ordinal).await;
+        letters.push(letter(&world, &job, &task, b"\xff\x00", fingerprint).await);
+    }
+    let groups = world.letters().groups(DeadLetterGroupsRequest::default()).await.expect("grouped").into_inner();
+    let found: Vec<_> =
+        groups.groups.iter().map(|group| (group.fingerprint.as_str(), group.letters, group.jobs)).collect();
+    assert_eq!((found, groups.letters), (vec![("f", 2, 1), ("g", 1, 1)], 3));
+    let stats = world.letters().stats(DeadLetterStatsRequest {}).await.expect("counted").into_inner();
+    assert_eq!((stats.counts.len(), stats.counts[0].letters, stats.in_queue), (1, 3, 3));
+    assert!(stats.in_broker.is_some(), "RabbitMQ's page counts, too");
+    let list = ListDeadLettersRequest { bodies: true, ..Default::default() };
+    let exported = world.letters().list(list.clone()).await.expect("listed").into_inner().letters;
+    assert_eq!(exported[0].body, b"\xff\x00");
+    assert!(world.letters().list(ListDeadLettersRequest { page_size: 21, ..list }).await.is_err());
+
+    let discard = |reason: &str, confirm, dry_run| DiscardDeadLettersRequest {
+        filter: Some(alike("f")),
+        reason: reason.to_owned(),
+        confirm,
+        dry_run,
+        ..Default::default()
+    };
+    let dry = world.letters().discard(discard("", 0, true)).await.expect("tried").into_inner();
+    assert_eq!(dry.outcomes.iter().filter(|outcome| outcome.discarded).count(), 2);
+    for (request, says) in [(discard("", 2, false), "reason"), (discard("wrong", 3, false), "confirm")] {
+        let status = world.letters().discard(request).await.expect_err("refused");
+        assert!(status.message().starts_with(says), "{status}");
+    }
+    let done = world.letters().discard(discard("wrong", 2, false)).await.expect("done").into_inner();
+    assert!(done.outcomes.iter().all(|outcome| outcome.discarded), "{done:?}");
+    let left = world.letters().list(ListDeadLettersRequest::default()).await.expect("listed").into_inner();
+    assert_eq!((left.total, left.letters[0].id.as_str()), (1, letters[2].as_str()));
+
+    let import = |dry_run| ImportDeadLettersRequest { letters: exported.clone(), dry_run };
+    let tried = world.letters().import(import(true)).await.expect("tried").into_inner();
+    let done = world.letters().import(import(false)).await.expect("put back").into_inner();
+    assert_eq!(tried.outcomes, done.outcomes);
+    assert_eq!(done.outcomes.iter().filter(|outcome| outcome.imported).count(), 2, "{done:?}");
+    assert_eq!(
+        done.outcomes.iter().find(|outcome| !outcome.imported).map(|one| one.refused.as_str()),
+        Some("it is there: dead")
+    );
+    let mut wrong = import(false);
+    wrong.letters[0].id = "x".to_owned();
+    let status = world.letters().import(wrong).await.expect_err("refused");
+    assert!(status.message().starts_with("letters[0].id"), "{status}");
     world.stop().await;
 }
 
@@ -172,7 +241,7 @@ async fn a_dead_task_of_a_cancelled_job_stays_dead() {
     assert!(tx.mark_dead(task, Some(1), "Internal", "why").await.expect("written").is_some());
     tx.commit().await.expect("committed");
     world.move_job(&job, JobState::Queued, JobState::Cancelled).await;
-    let answer = replay(&world, ReplayDeadLettersRequest { ids: vec![id], ..Default::default() }).await;
+    let answer = replay(&world, ReplayDeadLettersRequest { ids: vec![id], dry_run: true, ..Default::default() }).await;
     assert_eq!((answer.outcomes[0].replayed, answer.outcomes[0].refused.as_str()), (false, "its job is cancelled"));
     world.stop().await;
 }
@@ -191,6 +260,15 @@ async fn replays_that_make_no_sense_are_refused() {
         (request(), Grpc::InvalidArgument, "exactly one"),
         (ReplayDeadLettersRequest { ids: ids(), all: true, ..request() }, Grpc::InvalidArgument, "exactly one"),
         (ReplayDeadLettersRequest { ids: vec!["x".to_owned()], ..request() }, Grpc::NotFound, "`x`"),
+        (ReplayDeadLettersRequest { all: true, rate: f64::NAN, ..request() }, Grpc::InvalidArgument, "rate"),
+        (
+            ReplayDeadLettersRequest {
+                filter: Some(DeadLetterFilter { job: "x".to_owned(), ..DeadLetterFilter::default() }),
+                ..request()
+            },
+            Grpc::InvalidArgument,
+            "filter.job",
+        ),
         (
             ReplayDeadLettersRequest { all: true, edited_body: b"{}".to_vec(), ..request() },
             Grpc::InvalidArgument,

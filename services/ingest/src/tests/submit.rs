@@ -6,8 +6,8 @@ use tonic::Code as Grpc;
 use warren_blob::{Key, Prefix};
 use warren_jobs::JobKind;
 use warren_messages::wire::{
-    EmbedSpec, GetJobRequest, Job, JobClass, JobState, ListJobsRequest, SubmitJobRequest, command::Command as What,
-    job, submit_job_request::Spec,
+    EmbedSpec, GetJobRequest, Job, JobClass, JobLimits, JobState, ListJobsRequest, SubmitJobRequest,
+    command::Command as What, job, submit_job_request::Spec,
 };
 use warren_store::JobFilter;
 
@@ -38,7 +38,8 @@ async fn a_request_sent_twice_is_one_job_and_one_command() {
 
     let again = world.jobs().submit(request()).await.expect("the same").into_inner();
     assert_eq!(again.id, first.id);
-    let other = SubmitJobRequest { timeout_s: 9, ..request() };
+    let limits = Some(JobLimits { timeout_s: 9, ..Default::default() });
+    let other = SubmitJobRequest { limits, ..request() };
     let status = world.jobs().submit(other).await.expect_err("another request");
     assert_eq!((status.code(), reason(&status).as_str()), (Grpc::AlreadyExists, "RequestIdReused"));
 
@@ -101,8 +102,9 @@ async fn a_job_has_its_texts_whenever_its_caller_goes() {
         spec: "{}".to_owned(),
         model: "m".to_owned(),
         language: None,
-        timeout_s: 0,
+        limits: warren_store::JobLimits::default(),
         texts: vec!["a".to_owned()],
+        resubmitted_from: None,
         request: None,
     };
     let jobs = async || {
@@ -136,6 +138,7 @@ async fn what_cannot_be_done_is_refused_with_its_field() {
     let media = world.upload("talk.wav", wav(1)).await;
     let unknown = "media_00000000-0000-0000-0000-000000000001";
     let spec = |spec: Spec| SubmitJobRequest { spec: Some(spec), ..Default::default() };
+    let long = JobLimits { timeout_s: 1_000_000, ..Default::default() };
     for (request, code, why, says) in [
         (SubmitJobRequest::default(), Grpc::InvalidArgument, "InputInvalid", "spec:"),
         (transcribe("", ""), Grpc::InvalidArgument, "InputInvalid", "transcribe.media"),
@@ -146,10 +149,10 @@ async fn what_cannot_be_done_is_refused_with_its_field() {
         (spec(Spec::Embed(EmbedSpec::default())), Grpc::InvalidArgument, "InputInvalid", "embed.texts"),
         (SubmitJobRequest { class: 17, ..embed(&["a"]) }, Grpc::InvalidArgument, "InputInvalid", "class"),
         (
-            SubmitJobRequest { timeout_s: 1_000_000, ..embed(&["a"]) },
+            SubmitJobRequest { limits: Some(long), ..embed(&["a"]) },
             Grpc::InvalidArgument,
             "InputInvalid",
-            "timeout_s",
+            "limits.timeout_s",
         ),
     ] {
         let status = world.jobs().submit(request).await.expect_err(says);

@@ -132,3 +132,26 @@ async fn without_object_storage_callers_are_told_to_come_back() {
     world.upload("a.wav", wav(1)).await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_says_that_it_is_too_long_is_refused_from_its_first_bytes() {
+    let world = World::with(|settings| settings.limits.audio_s = 100).await;
+    let media = world.upload("short enough.wav", wav(100)).await;
+    assert_eq!(media.container, "wav");
+
+    let bytes = Bytes::from(wav(101));
+    let size_bytes = bytes.len() as i64;
+    let (requests, taken) = mpsc::channel(8);
+    requests
+        .send(header(UploadHeader { name: "talk.wav".to_owned(), size_bytes, ..Default::default() }))
+        .await
+        .expect("taken");
+    requests.send(chunk(bytes.slice(..1 << 16))).await.expect("taken");
+    // The rest never comes, and is not waited for.
+    let status = within("it is refused", world.media().upload(ReceiverStream::new(taken))).await;
+    let status = status.expect_err("too long");
+    assert_eq!((status.code(), reason(&status).as_str()), (Grpc::InvalidArgument, "InputTooLong"), "{status}");
+    assert!(status.message().contains("talk.wav lasts 101 s, 100 are allowed"), "{status}");
+    drop(requests);
+    world.stop().await;
+}

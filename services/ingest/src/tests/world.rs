@@ -21,7 +21,7 @@ use warren_jobs::{JobKind, JobState};
 use warren_local::{Scratch, rabbitmq, s3};
 use warren_messages::{
     ids::JobId,
-    replay::{self, CONSUMER},
+    replay,
     routes::COMMANDS,
     wire::{
         self, Command, EmbedSpec, Job, MediaObject, Notice, SubmitJobRequest, UploadHeader, UploadRequest,
@@ -33,7 +33,7 @@ use warren_messages::{
 };
 use warren_relay::Relay;
 use warren_settings::Secret;
-use warren_store::{EmbeddingRow, EventLevel, NewEvent, Store, StoreSettings, migrate};
+use warren_store::{EmbeddingRow, EventLevel, NewEvent, NewReplay, Store, StoreSettings, migrate};
 
 use crate::{hints::Hints, parts::Parts, settings::Settings, wiring};
 
@@ -166,7 +166,7 @@ impl World {
 
     pub(crate) async fn move_job(&self, job: &Job, from: JobState, to: JobState) {
         move_job(&self.parts.store, uuid(job), from, to).await;
-        self.parts.broker.notice(&Notice { job: job.id.clone() }).await;
+        self.parts.broker.notice(&Notice { job: job.id.clone(), ended: to.is_ended() }).await;
     }
 
     /// Stops it as a signal would.
@@ -217,23 +217,59 @@ impl Coordinator {
                 }
                 Some(submitted.job.clone())
             }
-            Some(What::Replay(letters)) => {
-                let request = replay::request(&command.actor, &letters.request_id);
+            Some(What::Replay(asked)) => {
+                self.play_replay(&command.actor, asked).await;
+                None
+            }
+            Some(What::Discard(asked)) => {
                 let tx = self.store.begin().await.expect("begun");
-                if tx.first_time(&request, CONSUMER).await.expect("written") || letters.request_id.is_empty() {
-                    for id in &letters.letters {
-                        tx.begin_replay(id, Some(&request)).await.expect("begun");
-                    }
-                    tx.letters_left(&letters.letters).await.expect("replayed");
+                for id in &asked.letters {
+                    tx.discard_letter(id, &asked.reason).await.expect("written");
                 }
                 tx.commit().await.expect("committed");
                 None
             }
-            None => None,
+            Some(What::PutBack(asked)) => {
+                let id = asked.letter.as_ref().map(|letter| letter.id.clone()).unwrap_or_default();
+                let known = self.store.read().letter(&id).await.expect("read").expect("exported from here");
+                let tx = self.store.begin().await.expect("begun");
+                tx.put_letter_back(&known.letter, known.replays).await.expect("written");
+                tx.commit().await.expect("committed");
+                None
+            }
+            Some(What::Delete(_) | What::Operate(_)) | None => None,
         };
         if let Some(job) = changed {
-            self.broker.notice(&Notice { job }).await;
+            self.broker.notice(&Notice { job, ended: false }).await;
         }
+    }
+}
+
+impl Coordinator {
+    /// Sends what can be read, and refuses the rest.
+    async fn play_replay(&self, actor: &str, asked: &wire::ReplayLetters) {
+        let id = replay::request(actor, &asked.request_id);
+        let new = NewReplay { id: id.clone(), actor: actor.to_owned(), ..NewReplay::default() };
+        let tx = self.store.begin().await.expect("begun");
+        if tx.insert_replay(&new, &asked.letters).await.expect("written") {
+            for (ordinal, letter) in tx.read().waiting_letters(&id, 1_000).await.expect("read") {
+                let row = tx.read().letter(&letter).await.expect("read").expect("there");
+                let body = if asked.edited_body.is_empty() { &row.letter.body } else { &asked.edited_body };
+                let refused = row.stays(asked.from_index).or_else(|| {
+                    let cause = replay::Content::read(&row.letter.queue, body).err()?;
+                    Some(format!("{}; replay it with a corrected body", cause.message))
+                });
+                if refused.is_none() {
+                    tx.begin_replay(&letter).await.expect("begun");
+                }
+                tx.replay_letter_done(&id, ordinal, refused.as_deref()).await.expect("written");
+            }
+            tx.letters_left(&asked.letters).await.expect("replayed");
+            if asked.rate == 0.0 {
+                tx.end_replay(&id, None).await.expect("written");
+            }
+        }
+        tx.commit().await.expect("committed");
     }
 }
 

@@ -57,7 +57,7 @@ impl Leases for Generous {
 
     async fn acquire(&self, request: Request<wire::AcquireRequest>) -> Result<Response<wire::AcquireResponse>, Status> {
         let lease = format!("lease-{}", request.into_inner().slot);
-        let granted = wire::Granted { lease, fence: 1, ttl_ms: 15_000 };
+        let granted = wire::Granted { lease, fence: 1, ttl_ms: 15_000, batches: Vec::new() };
         Ok(Response::new(wire::AcquireResponse { outcome: Some(Outcome::Granted(granted)) }))
     }
 

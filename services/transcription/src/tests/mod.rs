@@ -10,7 +10,7 @@ use warren_broker::{Broker, BrokerSettings, GroupHandler, Letter, Received};
 use warren_clock::Clock;
 use warren_fault::Fault;
 use warren_inference::Device;
-use warren_jobs::TaskKind;
+use warren_jobs::{TaskKind, retry::RetryPolicy};
 use warren_leases::{LeaseSettings, Leases};
 use warren_local::{rabbitmq::TestBroker, s3::TestS3};
 use warren_messages::{
@@ -21,7 +21,7 @@ use warren_messages::{
 };
 use warren_models::ModelsSettings;
 use warren_settings::Secret;
-use warren_worker::{Desk, Engine, Shelf, WorkSettings};
+use warren_worker::{Desk, Engine, Pace, Shelf, Watermark, WorkSettings};
 
 use crate::{
     prepare::Prepare,
@@ -112,13 +112,14 @@ impl Service {
             worker: "transcription-1".to_owned(),
             ..LeaseSettings::default()
         };
-        let identity = Settings::default().identity(1);
+        let identity = Settings::default().identity(&Pace::new(1));
         let leases = Leases::start(&lease_settings, identity, &clock, stopping.clone()).expect("started");
         let broker = Broker::start(broker_settings, clock.clone(), "transcription-1", stopping.clone());
         let blobs = Blobs::connect(&blob_settings);
         let models = Shelf::<Speech>::new(&ModelsSettings::default(), &WorkSettings::default(), Device::Cpu);
-        let desk = Desk::new(broker.clone(), leases.clone(), clock.clone());
-        let engine = Engine::new(leases.clone(), models, 1, stopping.clone());
+        let policy = RetryPolicy::default();
+        let desk = Desk::new(broker.clone(), leases.clone(), clock.clone(), policy, Watermark::none());
+        let engine = Engine::new(leases.clone(), models, Pace::new(1), stopping.clone());
         let prepare = Prepare::new(desk.clone(), blobs.clone(), &PrepareSettings::default());
         let transcribe = Transcribe::new(desk, blobs.clone(), engine);
 
@@ -137,13 +138,18 @@ impl Service {
 
     /// Stores a recording and asks for its preparation; returns the job's id.
     async fn prepare(&self, recording: Vec<u8>, name: &str) -> Uuid {
+        self.prepare_within(wire::PrepareTask::default(), recording, name).await
+    }
+
+    /// The same, with the job's own limits.
+    async fn prepare_within(&self, limits: wire::PrepareTask, recording: Vec<u8>, name: &str) -> Uuid {
         let size_bytes = i64::try_from(recording.len()).expect("small");
         let key = Key::media(self.clock.new_id());
         self.blobs.put_bytes(&key, recording.into()).await.expect("stored");
-        let work =
-            Work::Prepare(wire::PrepareTask { media_key: key.to_string(), media_name: name.to_owned(), size_bytes });
+        let (media_key, media_name) = (key.to_string(), name.to_owned());
         let job = self.clock.new_id();
-        self.ask(TaskKind::Prepare, job, work).await;
+        let work = wire::PrepareTask { media_key, media_name, size_bytes, ..limits };
+        self.ask(TaskKind::Prepare, job, Work::Prepare(work)).await;
         job
     }
 
@@ -236,7 +242,7 @@ async fn a_late_message_of_a_task_that_has_ended_is_dropped_also_when_it_fails()
     // It fails before anything is asked of anybody. One task at a time is in hand, in order.
     let hopeless = || {
         let media_key = "no key".to_owned();
-        Work::Prepare(wire::PrepareTask { media_key, media_name: "talk.wav".to_owned(), size_bytes: 1 })
+        Work::Prepare(wire::PrepareTask { media_key, media_name: "talk.wav".to_owned(), ..Default::default() })
     };
     service.ask_as(coordinator::STALE, TaskKind::Prepare, service.clock.new_id(), hopeless()).await;
     let current = service.ask_as(1, TaskKind::Prepare, service.clock.new_id(), hopeless()).await;

@@ -19,6 +19,7 @@ fn request(lead: &Lead, worker: &str) -> Request {
         lease: lead.parts.clock.new_id().to_string(),
         device: "cpu".to_owned(),
         holder: Holder { worker: worker.to_owned(), boot: "b".to_owned(), slot: 0 },
+        wait: 1,
         model: "tiny.en".to_owned(),
         memory_bytes: 1,
         class: JobClass::Default,

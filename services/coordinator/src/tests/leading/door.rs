@@ -17,7 +17,7 @@ pub(super) fn report(device: &str) -> WorkerReport {
         worker: "w".to_owned(),
         boot: "b".to_owned(),
         service: "transcription".to_owned(),
-        takes: vec![KindSlots { kind: "transcribe".to_owned(), slots: 2 }],
+        takes: vec![KindSlots { kind: "transcribe".to_owned(), slots: 2, holds: 2 }],
         device: device.to_owned(),
         report: 1,
         ..WorkerReport::default()

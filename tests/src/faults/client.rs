@@ -1,0 +1,182 @@
+//! A caller that goes on through faults: it asks again until it is answered, and counts what it is waiting for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use warren_messages::wire::{
+    EmbedSpec, GetEmbeddingsRequest, GetJobRequest, Job, JobState, SubmitJobRequest, WatchJobRequest,
+    embeddings_client::EmbeddingsClient, jobs_client::JobsClient, submit_job_request::Spec,
+};
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(20);
+/// How long the server may be away.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Largest answer.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Talks to one ingest. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    open: Arc<AtomicUsize>,
+}
+
+/// A call that waits for its answer.
+struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Client {
+    /// Connects when used. Must be called inside a runtime.
+    ///
+    /// # Panics
+    /// When `url` is none.
+    pub fn new(url: &str) -> Self {
+        let endpoint = Endpoint::from_shared(url.to_owned()).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5));
+        Self { channel: endpoint.connect_lazy(), open: Arc::default() }
+    }
+
+    /// Calls that wait for their answers now.
+    pub fn open_calls(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Has texts embedded; asked twice, it is one job. The job's id.
+    ///
+    /// # Errors
+    /// What the server refused, or its last word after three minutes of faults.
+    pub async fn submit(&self, request_id: &str, model: &str, texts: &[String]) -> Result<String, Status> {
+        let embed = EmbedSpec { texts: texts.to_vec(), model: model.to_owned(), index: false };
+        let request = SubmitJobRequest {
+            spec: Some(Spec::Embed(embed)),
+            request_id: request_id.to_owned(),
+            ..SubmitJobRequest::default()
+        };
+        let job = self
+            .again(|channel| {
+                let request = request.clone();
+                async move { JobsClient::new(channel).submit(request).await }
+            })
+            .await?;
+        Ok(job.into_inner().id)
+    }
+
+    /// A job now.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn job(&self, id: &str) -> Result<Job, Status> {
+        let request = GetJobRequest { id: id.to_owned() };
+        let job = self
+            .again(|channel| {
+                let request = request.clone();
+                async move { JobsClient::new(channel).get(request).await }
+            })
+            .await?;
+        Ok(job.into_inner())
+    }
+
+    /// Watches a job to its end.
+    ///
+    /// # Errors
+    /// As [`Client::submit`]; `DEADLINE_EXCEEDED` when it has not ended within `limit`.
+    pub async fn ended(&self, id: &str, limit: Duration) -> Result<Job, Status> {
+        let late = || Status::deadline_exceeded(format!("{id} has not ended within {} s", limit.as_secs()));
+        timeout(limit, self.watch(id)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn watch(&self, id: &str) -> Result<Job, Status> {
+        loop {
+            let _open = self.opened();
+            let request = WatchJobRequest { id: id.to_owned(), after_sequence: i64::MAX };
+            let watched = JobsClient::new(self.channel.clone()).watch(request).await;
+            let Ok(watched) = watched else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            let mut updates = watched.into_inner();
+            while let Ok(Some(update)) = updates.message().await {
+                let Some(job) = update.job else { continue };
+                if matches!(job.state(), JobState::Succeeded | JobState::Failed | JobState::Cancelled) {
+                    return Ok(job);
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The vectors of a job, with the indexes of their texts.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn vectors(&self, id: &str) -> Result<Vec<(u32, Vec<f32>)>, Status> {
+        let request = GetEmbeddingsRequest { job: id.to_owned(), first: 0 };
+        self.again(|channel| {
+            let request = request.clone();
+            async move {
+                let client = EmbeddingsClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+                let mut batches = { client }.get(request).await?.into_inner();
+                let mut vectors = Vec::new();
+                while let Some(batch) = batches.message().await? {
+                    vectors.extend(batch.embeddings.into_iter().map(|embedding| (embedding.index, embedding.values)));
+                }
+                Ok(vectors)
+            }
+        })
+        .await
+    }
+
+    fn opened(&self) -> Open<'_> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(&self.open)
+    }
+
+    async fn again<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let start = Instant::now();
+        loop {
+            let _open = self.opened();
+            let outcome = timeout(CALL, call(self.channel.clone())).await;
+            let status = match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))) {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            let refused = [
+                Code::InvalidArgument,
+                Code::NotFound,
+                Code::AlreadyExists,
+                Code::FailedPrecondition,
+                Code::PermissionDenied,
+                Code::Unauthenticated,
+                Code::Unimplemented,
+            ];
+            if refused.contains(&status.code()) || start.elapsed() > PATIENCE {
+                return Err(status);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
