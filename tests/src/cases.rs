@@ -20,6 +20,9 @@ impl Cases {
     }
 
     /// Runs one case, which fails by panicking. True if it did not.
+    ///
+    /// Its outcome is one line with its name, `--- NAME: ok, 1.2 s`, which `warren test` finds behind whatever a
+    /// program that shares this output has left on that line.
     pub fn case(&mut self, name: &str, body: impl FnOnce()) -> bool {
         println!("--- {name}");
         let start = Instant::now();
@@ -27,9 +30,9 @@ impl Cases {
         let outcome = catch_unwind(AssertUnwindSafe(body));
         let seconds = start.elapsed().as_secs_f64();
         match &outcome {
-            Ok(()) => println!("    ok, {seconds:.1} s"),
+            Ok(()) => println!("--- {name}: ok, {seconds:.1} s"),
             Err(panic) => {
-                println!("    FAILED after {seconds:.1} s");
+                println!("--- {name}: FAILED after {seconds:.1} s");
                 self.failed.push(format!("{name}: {}", message(&**panic)));
             }
         }

@@ -38,24 +38,42 @@ pub struct ScanError {
 /// # Errors
 /// [`ScanError`] with what was removed so far.
 pub async fn remove(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, ScanError> {
-    broker.using(scan(broker, letters)).await.map(|scan| scan.removed)
+    broker.using(scan(broker, Looked::Remove(letters))).await.map(|scan| scan.removed)
 }
 
-/// The letters that lie in `warren.dead`. Looks through the queue as [`remove`] does.
+/// The letters that lie in `warren.dead`, each of them once: further copies of the same letter are removed. Looks
+/// through the queue as [`remove`] does.
 ///
 /// # Errors
 /// [`ScanError`].
 pub async fn lying(broker: &Broker) -> Result<BTreeSet<Uuid>, ScanError> {
-    broker.using(scan(broker, &BTreeSet::new())).await.map(|scan| scan.stayed)
+    broker.using(scan(broker, Looked::Count)).await.map(|scan| scan.stayed)
+}
+
+/// What these letters hold, of those that lie in `warren.dead`. Looks through the queue as [`remove`] does.
+///
+/// # Errors
+/// [`ScanError`].
+pub async fn read(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Vec<Letter>, ScanError> {
+    broker.using(scan(broker, Looked::Read(letters))).await.map(|scan| scan.read)
+}
+
+/// What the queue is looked through for.
+#[derive(Clone, Copy, Debug)]
+enum Looked<'a> {
+    Count,
+    Read(&'a BTreeSet<Uuid>),
+    Remove(&'a BTreeSet<Uuid>),
 }
 
 #[derive(Debug, Default)]
 struct Scan {
     removed: BTreeSet<Uuid>,
     stayed: BTreeSet<Uuid>,
+    read: Vec<Letter>,
 }
 
-async fn scan(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Scan, ScanError> {
+async fn scan(broker: &Broker, looked: Looked<'_>) -> Result<Scan, ScanError> {
     let _alone = broker.shared.scans.lock().await;
     let mut scan = Scan::default();
     let opened = async {
@@ -66,7 +84,7 @@ async fn scan(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Scan, ScanErr
     };
     let result = match opened.await {
         Ok((link, channel)) => {
-            let result = look_through(&link, &channel, letters, &mut scan).await;
+            let result = look_through(&link, &channel, looked, &mut scan).await;
             // Gives the rest back. A failure means that the connection is gone, which gives it back as well.
             let _ = tokio::time::timeout(Duration::from_secs(5), channel.close(200, "OK".into())).await;
             result
@@ -79,7 +97,7 @@ async fn scan(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Scan, ScanErr
     }
 }
 
-async fn look_through(link: &Link, channel: &Channel, letters: &BTreeSet<Uuid>, scan: &mut Scan) -> Result<(), String> {
+async fn look_through(link: &Link, channel: &Channel, looked: Looked<'_>, scan: &mut Scan) -> Result<(), String> {
     let said = |error: lapin::Error| error.to_string();
     let passive = QueueDeclareOptions::durable().passive();
     let queue = channel.queue_declare(routes::DEAD_QUEUE.into(), passive, FieldTable::default()).await.map_err(said)?;
@@ -87,12 +105,16 @@ async fn look_through(link: &Link, channel: &Channel, letters: &BTreeSet<Uuid>, 
     for _ in 0..queue.message_count() {
         let got = channel.basic_get(routes::DEAD_QUEUE.into(), BasicGetOptions::default()).await.map_err(said)?;
         let Some(got) = got else { break };
-        let letter = Letter::read(&got).id;
-        if letters.contains(&letter) {
-            ack(link, &got).await?;
-            scan.removed.insert(letter);
-        } else {
-            scan.stayed.insert(letter);
+        let letter = Letter::read(&got);
+        match looked {
+            Looked::Remove(letters) if letters.contains(&letter.id) => {
+                ack(link, &got).await?;
+                scan.removed.insert(letter.id);
+            }
+            // The first copy is in hand until the end, so that this one is not the last.
+            _ if !scan.stayed.insert(letter.id) => ack(link, &got).await?,
+            Looked::Read(letters) if letters.contains(&letter.id) => scan.read.push(letter),
+            _ => {}
         }
     }
     Ok(())

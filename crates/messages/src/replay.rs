@@ -1,6 +1,8 @@
 //! What a dead letter holds, and whether sending it again makes sense: decided here alone, for whoever asks and for the
 //! leader, who does it.
 
+use std::mem;
+
 use uuid::Uuid;
 use warren_fault::{Cause, Code};
 use warren_jobs::{JobState, TaskKind, TaskState, state::Standing};
@@ -9,7 +11,7 @@ use crate::{
     envelope::decode,
     ids::TaskId,
     routes::{self, COMMANDS, REPORTS},
-    wire::{Command, Task, TaskReport},
+    wire::{self, Command, Task, TaskReport},
 };
 
 /// The actor of a replay that somebody began by moving a letter in RabbitMQ's page.
@@ -126,6 +128,42 @@ impl Content {
         )
     }
 
+    /// The field in which an edited body would do another's work in place of this one's: a task's message stands for the
+    /// same texts or stretch of sound of the same job, a report for the same run of its task, a command for the same job.
+    /// `None`: it may stand for this one.
+    pub fn misplaced(&self, edited: &Self) -> Option<&'static str> {
+        use crate::wire::task::Work;
+        let differs = match (self, edited) {
+            (Self::Task(_, was), Self::Task(_, is)) => [
+                ("id", was.id != is.id),
+                ("job", was.job != is.job),
+                match (&was.work, &is.work) {
+                    (Some(Work::Embed(was)), Some(Work::Embed(is))) => {
+                        let place = |work: &wire::EmbedTask| (work.first, texts(work));
+                        ("embed: its first text, or the number of its texts", place(was) != place(is))
+                    }
+                    (Some(Work::Transcribe(was)), Some(Work::Transcribe(is))) => {
+                        let other = (was.part_first_sample, &was.windows) != (is.part_first_sample, &is.windows);
+                        ("transcribe: its windows, or the part that they are of", other)
+                    }
+                    (was, is) => ("the kind of its work", kind(was) != kind(is)),
+                },
+            ],
+            (Self::Report(was), Self::Report(is)) => [
+                ("task", was.task != is.task),
+                ("job", was.job != is.job),
+                ("dispatch", was.dispatch != is.dispatch),
+            ],
+            (Self::Command(was), Self::Command(is)) => [
+                ("the kind of the command", kind(&was.command) != kind(&is.command)),
+                ("job", was.job() != is.job()),
+                ("", false),
+            ],
+            _ => [("its queue", true), ("", false), ("", false)],
+        };
+        differs.into_iter().find_map(|(field, differs)| differs.then_some(field))
+    }
+
     /// Why it would come to nothing to send this again; `None`: it makes sense. `now` is `None` when there is no such
     /// task.
     pub fn refused(&self, now: Option<Standing>) -> Option<&'static str> {
@@ -146,6 +184,23 @@ impl Content {
             TaskState::Dead | TaskState::Released => (dispatch != now.dispatch).then_some(GONE_OUT),
         }
     }
+}
+
+fn kind<T>(content: &Option<T>) -> Option<mem::Discriminant<T>> {
+    content.as_ref().map(mem::discriminant)
+}
+
+fn texts(work: &wire::EmbedTask) -> Option<usize> {
+    use wire::embed_task::Input;
+    work.input.as_ref().map(|input| match input {
+        Input::Texts(texts) => texts.texts.len(),
+        Input::Lines(lines) => lines.count as usize,
+    })
+}
+
+/// Why an edited body cannot stand for a letter's.
+pub fn misplaced(field: &str) -> String {
+    format!("{field} must stay as it was: the body would do another's work")
 }
 
 #[cfg(test)]
@@ -199,6 +254,24 @@ mod tests {
     fn the_input_of_work_is_named() {
         assert_eq!(task().inputs(), [format!("media/{ID}")]);
         assert!(report().inputs().is_empty() && command().inputs().is_empty());
+    }
+
+    #[test]
+    fn an_edited_body_does_the_same_work_in_another_way() {
+        let embed = |id: &str, first: u32, texts: &str| {
+            let body = format!(
+                r#"{{"id":"task_{id}","job":"job_{ID}","embed":{{"model":"m","first":{first},"texts":{{"texts":{texts}}}}}}}"#
+            );
+            Content::read("warren.task.embed", body.as_bytes()).expect("a task")
+        };
+        let was = embed(ID, 4, r#"["a","b"]"#);
+        assert_eq!(was.misplaced(&embed(ID, 4, r#"["a","mended"]"#)), None);
+        assert_eq!(was.misplaced(&embed(&ID.replace('1', "2"), 4, r#"["a","b"]"#)), Some("id"));
+        for other in [embed(ID, 5, r#"["a","b"]"#), embed(ID, 4, r#"["a"]"#)] {
+            assert!(was.misplaced(&other).is_some_and(|field| field.starts_with("embed")), "{other:?}");
+        }
+        assert_eq!(command().misplaced(&command()), None);
+        assert_eq!(report().misplaced(&task()), Some("its queue"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     time::Duration,
 };
 
@@ -15,12 +16,16 @@ use warren_clock::Reconnect;
 use warren_messages::{replay::BY_HAND, routes::DEAD_QUEUE};
 use warren_store::StoreError;
 
-use crate::lead::Lead;
+use crate::{lead::Lead, letters};
 
 /// The index may know a letter a little before `warren.dead` has it.
 const SETTLING: Duration = Duration::from_millis(500);
 /// Between two comparisons of the queue's length with the index.
 const COMPARED: Duration = Duration::from_secs(10);
+/// Longest time between two that say the same: each look counts as a delivery of every letter.
+const LONGEST_COMPARED: Duration = Duration::from_secs(600);
+/// Letters that the index had missed and that are noted in one go: they are in memory.
+const NOTED_AT_ONCE: usize = 64;
 /// The queue is looked through for at most one part in so many of the time: each look takes all letters in hand.
 const REST: u32 = 4;
 /// Longest rest after a look.
@@ -35,20 +40,21 @@ pub(crate) async fn run(lead: &Lead, over: &CancellationToken) -> Result<(), Sto
     let mut missed = BTreeMap::new();
     let mut suspects = Suspects::default();
     let mut trouble = Reconnect::new();
-    let mut compare = Instant::now() + COMPARED;
+    let (mut compare, mut pause) = (Instant::now() + COMPARED, COMPARED);
     loop {
         let begun = Instant::now();
-        let compares = begun >= compare;
         let looked = async {
             clear(lead, &mut missed).await?;
-            if compares { reconcile(lead, &mut suspects).await } else { Ok(()) }
+            if begun < compare {
+                return Ok(());
+            }
+            pause = if reconcile(lead, &mut suspects).await? { COMPARED } else { (pause * 2).min(LONGEST_COMPARED) };
+            compare = Instant::now() + pause;
+            Ok(())
         };
         let wait = match looked.await {
             Ok(()) => {
                 trouble.reset();
-                if compares {
-                    compare = Instant::now() + COMPARED;
-                }
                 if missed.is_empty() { compare.saturating_duration_since(Instant::now()) } else { SETTLING }
             }
             Err(Trouble::Store(StoreError::TermLost)) => return Err(StoreError::TermLost),
@@ -107,40 +113,52 @@ async fn clear(lead: &Lead, missed: &mut BTreeMap<Uuid, Instant>) -> Result<(), 
     interrupted.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Letters that were not in the queue at the last comparison.
-#[derive(Debug, Default)]
-struct Suspects(BTreeSet<String>);
+/// What the queue and its index differed in at the last comparison: what is so at two looks is not on its way.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Suspects {
+    /// Noted, and not in the queue.
+    missing: BTreeSet<String>,
+    /// In the queue, and not noted.
+    unknown: BTreeSet<String>,
+}
 
-/// Compares the length of the queue with the index; where they differ, looks which letters are gone. Gone at two looks,
-/// they were purged by hand.
-async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<(), Trouble> {
+/// Compares the length of the queue with the index; where they differ, looks through it. Letters that are gone were
+/// purged by hand, those that were said to be gone are not, and those that nobody noted are noted. False: the two differ,
+/// and nothing is to be done about it.
+async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<bool, Trouble> {
     let read = lead.parts.store.read();
     let known = read.letters_in_queue().await?;
     let there = lead.parts.broker.ready_messages(DEAD_QUEUE).await;
     let Some(there) = there.filter(|there| u64::from(*there) != known) else {
-        suspects.0.clear();
-        return Ok(());
+        *suspects = Suspects::default();
+        return Ok(true);
     };
     tracing::debug!(known, there, "warren.dead and its index differ");
     // Those that were found before this look began: younger ones may be on their way.
     let before = lead.parts.clock.now();
-    let lying = dead::lying(&lead.parts.broker).await?;
-    let missing: BTreeSet<String> = read
-        .letters_lying(before)
-        .await?
-        .into_iter()
-        .filter(|id| !id.parse::<Uuid>().is_ok_and(|id| lying.contains(&id)))
-        .collect();
-    let gone: Vec<String> = missing.intersection(&suspects.0).cloned().collect();
-    if !gone.is_empty() {
-        let tx = lead.begin().await?;
-        for id in tx.letters_purged(&gone).await? {
-            tracing::warn!(letter = id, "a letter was taken out of warren.dead by hand");
-            let detail = json!({ "queue": DEAD_QUEUE }).to_string();
-            tx.audit(BY_HAND, "purged", &id, &detail).await?;
-        }
-        tx.commit().await?;
+    let lying: BTreeSet<String> = dead::lying(&lead.parts.broker).await?.iter().map(Uuid::to_string).collect();
+    let noted: BTreeSet<String> = read.known_letters(&Vec::from_iter(lying.clone())).await?.into_iter().collect();
+    let unknown: BTreeSet<String> = lying.difference(&noted).cloned().collect();
+    let missing: BTreeSet<String> =
+        read.letters_lying(before).await?.into_iter().filter(|id| !lying.contains(id)).collect();
+    let last = mem::replace(suspects, Suspects { missing, unknown });
+    let gone: Vec<String> = suspects.missing.intersection(&last.missing).cloned().collect();
+    let tx = lead.begin().await?;
+    for id in tx.letters_purged(&gone).await? {
+        tracing::warn!(letter = id, "a letter was taken out of warren.dead by hand");
+        tx.audit(BY_HAND, "purged", &id, &json!({ "queue": DEAD_QUEUE }).to_string()).await?;
     }
-    suspects.0 = missing;
-    Ok(())
+    for id in tx.letters_found(&Vec::from_iter(noted)).await? {
+        tracing::warn!(letter = id, "a letter is in warren.dead again");
+        tx.audit(BY_HAND, "found again", &id, &json!({ "queue": DEAD_QUEUE }).to_string()).await?;
+    }
+    tx.commit().await?;
+    let strangers = suspects.unknown.intersection(&last.unknown).filter_map(|id| id.parse().ok());
+    let strangers: BTreeSet<Uuid> = strangers.take(NOTED_AT_ONCE).collect();
+    if !strangers.is_empty() {
+        let letters = dead::read(&lead.parts.broker, &strangers).await?;
+        tracing::warn!(letters = letters.len(), "warren.dead held letters that were not in its index");
+        letters::index(lead, &letters).await?;
+    }
+    Ok(*suspects != last)
 }

@@ -27,31 +27,37 @@ pub(crate) struct Index(pub Arc<Lead>);
 
 impl GroupHandler<Letter> for Index {
     async fn handle(&self, group: &[Letter]) -> Result<(), Fault> {
-        let rows: Vec<NewLetter> = group.iter().map(row).collect();
-        let lead = &self.0;
-        let tx = lead.begin().await?;
-        let (mut changes, mut new) = (Changes::default(), Vec::new());
-        for row in &rows {
-            if tx.insert_letter(row).await? {
-                changes.merge(if row.queue == COMMANDS.queue {
-                    command_died(&tx, row).await?
-                } else {
-                    task_died(lead, &tx, row).await?
-                });
-                new.push(row);
-            }
-        }
-        lead.commit(tx, &changes).await?;
-        warren_drills::passing("coordinator.letter-indexed");
-        lead.parts.retry.notify_waiters();
-        lead.leaving.notify_one();
-        // One that came back may stop the replay that sent it.
-        lead.fates.notify_one();
-        for row in new {
-            metrics::DEAD_LETTERS_MADE.one(&[("queue", &row.queue), ("class", &row.class)]);
-        }
-        Ok(())
+        Ok(index(&self.0, group).await?)
     }
+}
+
+/// Notes letters; one that is noted already is only seen again.
+///
+/// # Errors
+/// When the store is away.
+pub(crate) async fn index(lead: &Lead, letters: &[Letter]) -> Result<(), StoreError> {
+    let tx = lead.begin().await?;
+    let (mut changes, mut new) = (Changes::default(), Vec::new());
+    for row in letters.iter().map(row) {
+        if tx.insert_letter(&row).await? {
+            changes.merge(if row.queue == COMMANDS.queue {
+                command_died(&tx, &row).await?
+            } else {
+                task_died(lead, &tx, &row).await?
+            });
+            new.push(row);
+        }
+    }
+    lead.commit(tx, &changes).await?;
+    warren_drills::passing("coordinator.letter-indexed");
+    lead.parts.retry.notify_waiters();
+    lead.leaving.notify_one();
+    // One that came back may stop the replay that sent it.
+    lead.fates.notify_one();
+    for row in new {
+        metrics::DEAD_LETTERS_MADE.one(&[("queue", &row.queue), ("class", &row.class)]);
+    }
+    Ok(())
 }
 
 /// A letter as a row. What names its task or job is read from headers, then from the body.

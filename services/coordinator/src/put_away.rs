@@ -6,7 +6,7 @@ use warren_jobs::{JobState, TaskKind};
 use warren_messages::{
     envelope::headers,
     ids::{JobId, TaskId},
-    routes::{COMMANDS, DEAD_EXCHANGE, REPORTS, tasks},
+    routes::{COMMANDS, DEAD_EXCHANGE, DEAD_QUEUE, REPORTS, tasks},
     wire::{self, DiscardLetters, ImportLetter},
 };
 use warren_store::{EventLevel, NewEvent, NewLetter, NewOutbox, PutBack, StoreError, Tx};
@@ -55,7 +55,7 @@ async fn discard_one(tx: &Tx, actor: &str, id: &str, reason: &str) -> Result<Cha
 /// Puts an exported letter back where it lay, unless it is there.
 ///
 /// # Errors
-/// When the store is away; `Malformed` when it is no letter.
+/// When the store is away, or the letter has yet to leave `warren.dead`; `Malformed` when it is no letter.
 pub(crate) async fn put_back(lead: &Lead, actor: &str, command: &ImportLetter) -> Result<(), Fault> {
     let letter = command.letter.as_ref();
     let letter = letter.ok_or_else(|| Fault::permanent(Code::Malformed, "an import without a letter"))?;
@@ -67,7 +67,10 @@ pub(crate) async fn put_back(lead: &Lead, actor: &str, command: &ImportLetter) -
             return Ok(());
         }
         PutBack::Publish => tx.outbox(&message(lead, &row)).await?,
-        PutBack::Kept => {}
+        PutBack::Leaving => {
+            let why = format!("letter {} is still being taken out of {DEAD_QUEUE}", row.id);
+            return Err(Fault::retryable(Code::BrokerUnavailable, why));
+        }
     }
     tx.audit(actor, "import", &row.id, &json!({ "queue": row.queue, "class": row.class }).to_string()).await?;
     lead.commit(tx, &Changes::default()).await?;

@@ -61,6 +61,28 @@ async fn exactly_the_named_letters_are_removed() {
     assert!(stayed.is_disjoint(&removed));
 }
 
+#[tokio::test]
+async fn one_copy_of_each_letter_is_kept_and_can_be_read() {
+    let lab = Lab::new().await;
+    let letters = bury(&lab, 2).await;
+    let raw = lab.raw().await;
+    let got = raw.get(routes::DEAD_QUEUE).await.expect("a letter");
+    for _ in 0..2 {
+        raw.publish(routes::DEAD_QUEUE, &got.data, got.properties.clone()).await;
+    }
+    got.ack(BasicAckOptions::default()).await.expect("acked");
+    assert_eq!(raw.ready(routes::DEAD_QUEUE).await, 3);
+    let all: BTreeSet<Uuid> = letters.iter().map(|letter| letter.id).collect();
+    assert_eq!(dead::lying(&lab.broker).await, Ok(all.clone()));
+    // The broker gives back what a scan held a little after it.
+    let left = async { while raw.ready(routes::DEAD_QUEUE).await != 2 {} };
+    within("one copy of each to be left", left).await;
+    let read = dead::read(&lab.broker, &BTreeSet::from([letters[0].id, id(99)])).await.expect("scanned");
+    assert_eq!(read.iter().map(|letter| (letter.id, &letter.body)).collect::<Vec<_>>(), [(letters[0].id, &letters[0].body)]);
+    let found = async { while dead::lying(&lab.broker).await != Ok(all.clone()) {} };
+    within("both to lie there still", found).await;
+}
+
 /// Takes the first letter from `warren.dead` and publishes it to `queue`, as RabbitMQ's "Move messages" does.
 async fn move_by_hand(lab: &Lab, queue: &str) {
     let raw = lab.raw().await;

@@ -58,28 +58,18 @@ impl Tally {
 pub(crate) struct Outcomes {
     /// A test whose line was begun: with one thread, its output comes before its outcome.
     test: Option<String>,
-    /// A case of an end-to-end suite.
-    case: Option<String>,
 }
 
 impl Outcomes {
     /// Name and success of the test or case that `line` ends, if it does. A test's modules are left out.
     pub(crate) fn read(&mut self, line: &str) -> Option<(String, bool)> {
-        if let Some(name) = line.strip_prefix("--- ") {
-            self.case = Some(name.to_owned());
-            return None;
-        }
         if let Some((name, rest)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             // Those that should panic have a remark after their name.
             let name = name.split(" - ").next().unwrap_or(name);
             self.test = Some(name.rsplit("::").next().unwrap_or(name).to_owned());
             return self.end_test(rest);
         }
-        match line.strip_prefix("    ") {
-            Some(indented) if indented.starts_with("ok, ") => Some((self.case.take()?, true)),
-            Some(indented) if indented.starts_with("FAILED after ") => Some((self.case.take()?, false)),
-            _ => self.end_test(line),
-        }
+        case_ended(line).or_else(|| self.end_test(line))
     }
 
     fn end_test(&mut self, word: &str) -> Option<(String, bool)> {
@@ -89,6 +79,14 @@ impl Outcomes {
             _ => None,
         }
     }
+}
+
+/// Name and success of a case of an end-to-end suite. Other programs write into the same output, and may have left half
+/// a line before it.
+fn case_ended(line: &str) -> Option<(String, bool)> {
+    let (_, case) = line.split_once("--- ")?;
+    let told = |word, passed| case.rsplit_once(word).map(|(name, _)| (name.to_owned(), passed));
+    told(": ok, ", true).or_else(|| told(": FAILED after ", false))
 }
 
 #[cfg(test)]
@@ -117,11 +115,10 @@ mod tests {
             "test state::a_job_ends_once ... ok",
             "test b - should panic ... FAILED",
             "test c ... ignored, needs a card",
-            "test clips::d ... --- this is lost",
-            "--- an empty file",
-            "    ok, 1.2 s",
+            "test clips::d ... --- an empty file",
+            "--- an empty file: ok, 1.2 s",
             "--- a truncated file",
-            "    FAILED after 0.4 s",
+            "half a line of another program --- a truncated file: FAILED after 0.4 s",
             "ok",
             "ok",
             "testing ... ok",

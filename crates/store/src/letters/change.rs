@@ -1,9 +1,8 @@
 //! Finding letters, and what is done with them.
 
 use sea_orm::Value;
-use serde_json::json;
 
-use super::{DeadLetter, LetterFilter, LetterState, NewLetter};
+use super::{DeadLetter, LetterFilter, LetterState, NewLetter, read::{LetterId, letter_ids}};
 use crate::{StoreError, Tx, outbox::write_headers, sql};
 
 /// A letter that is dead again after so many replays is not replayed with others any more.
@@ -14,8 +13,8 @@ pub const PARKED_AFTER: i64 = 2;
 pub enum PutBack {
     /// Its row is dead; its message must be published to `warren.dead`.
     Publish,
-    /// Its row is dead again, and its message had not left yet.
-    Kept,
+    /// It was discarded, and is still to leave `warren.dead`: only then can it be put back.
+    Leaving,
     /// It is in this state and stays there.
     Refused(LetterState),
 }
@@ -121,7 +120,7 @@ impl Tx {
         let text = format!(
             "UPDATE dead_letter SET in_queue = false,
                  state = CASE state WHEN 'replaying' THEN 'replayed' ELSE state END
-             WHERE in_queue AND state IN ('replaying', 'void', 'discarded') AND id IN (SELECT id FROM {})",
+             WHERE in_queue AND state NOT IN ('dead', 'parked', 'purged') AND id IN (SELECT id FROM {})",
             sql::table(self.backend, 1, &[sql::Column::Text("id")])
         );
         self.execute(text, [letter_ids(ids)]).await
@@ -137,7 +136,25 @@ impl Tx {
              WHERE in_queue AND state IN ('dead', 'parked') AND id IN (SELECT id FROM {}) RETURNING id",
             sql::table(self.backend, 1, &[sql::Column::Text("id")])
         );
-        let rows: Vec<super::read::LetterId> = self.read().all(text, [letter_ids(ids)]).await?;
+        let rows: Vec<LetterId> = self.read().all(text, [letter_ids(ids)]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// These letters lie in `warren.dead`. Those that were taken out by hand are dead again, and are returned; others of
+    /// which it is news are to leave.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn letters_found(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let found = format!("id IN (SELECT id FROM {})", sql::table(self.backend, 1, &[sql::Column::Text("id")]));
+        let text = format!(
+            "UPDATE dead_letter SET in_queue = true,
+                 state = CASE WHEN replays >= {PARKED_AFTER} THEN 'parked' ELSE 'dead' END
+             WHERE NOT in_queue AND state = 'purged' AND {found} RETURNING id"
+        );
+        let rows: Vec<LetterId> = self.read().all(text, [letter_ids(ids)]).await?;
+        let text = format!("UPDATE dead_letter SET in_queue = true WHERE NOT in_queue AND {found}");
+        self.execute(text, [letter_ids(ids)]).await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
@@ -154,17 +171,10 @@ impl Tx {
         if !matches!(known.state, LetterState::Discarded | LetterState::Purged) {
             return Ok(PutBack::Refused(known.state));
         }
-        // Read before the change: a letter that has not left `warren.dead` yet just stays there.
-        let text = "SELECT COUNT(*) AS n FROM dead_letter WHERE id = $1 AND in_queue";
-        let there: Option<sql::Number> = self.read().one(text, [letter.id.clone().into()]).await?;
         let text = "UPDATE dead_letter SET reason = NULL, in_queue = true, last_seen_ms = $2,
                  state = CASE WHEN replays >= $3 THEN 'parked' ELSE 'dead' END
-             WHERE id = $1";
-        self.execute(text, [letter.id.clone().into(), self.now().0.into(), PARKED_AFTER.into()]).await?;
-        Ok(if there.is_some_and(|there| there.n > 0) { PutBack::Kept } else { PutBack::Publish })
+             WHERE id = $1 AND NOT in_queue";
+        let values = [letter.id.clone().into(), self.now().0.into(), PARKED_AFTER.into()];
+        Ok(if self.execute(text, values).await? > 0 { PutBack::Publish } else { PutBack::Leaving })
     }
-}
-
-fn letter_ids(ids: &[String]) -> Value {
-    sql::list(ids.iter().map(|id| json!({ "id": id })))
 }

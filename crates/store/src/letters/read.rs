@@ -1,6 +1,7 @@
 //! Listing, grouping and counting letters.
 
 use sea_orm::{EntityTrait, FromQueryResult, Value};
+use serde_json::json;
 use warren_clock::UnixMillis;
 
 use super::{DeadLetter, LetterFilter, LetterState};
@@ -100,7 +101,7 @@ impl Reads<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn leaving_letters(&self) -> Result<Vec<String>, StoreError> {
-        let text = "SELECT id FROM dead_letter WHERE in_queue AND state IN ('replaying', 'void', 'discarded')";
+        let text = "SELECT id FROM dead_letter WHERE in_queue AND state NOT IN ('dead', 'parked', 'purged')";
         let rows: Vec<LetterId> = self.all(text, []).await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
@@ -121,6 +122,17 @@ impl Reads<'_> {
     pub async fn letters_lying(&self, before: UnixMillis) -> Result<Vec<String>, StoreError> {
         let text = "SELECT id FROM dead_letter WHERE in_queue AND state IN ('dead', 'parked') AND last_seen_ms < $1";
         let rows: Vec<LetterId> = self.all(text, [before.0.into()]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// Those of these letters that have a row.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn known_letters(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let ids_table = sql::table(self.backend, 1, &[sql::Column::Text("id")]);
+        let text = format!("SELECT id FROM dead_letter WHERE id IN (SELECT id FROM {ids_table})");
+        let rows: Vec<LetterId> = self.all(text, [letter_ids(ids)]).await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
@@ -247,4 +259,8 @@ impl From<GroupRow> for LetterGroup {
             last_seen: UnixMillis(row.last_ms),
         }
     }
+}
+
+pub(super) fn letter_ids(ids: &[String]) -> Value {
+    sql::list(ids.iter().map(|id| json!({ "id": id })))
 }

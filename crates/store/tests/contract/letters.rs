@@ -235,13 +235,31 @@ pub(crate) async fn letters_are_purged_discarded_and_put_back(world: World) {
     let second = known("l2").await;
     assert_eq!(
         (second.stays(true), put_back(&second.letter).await),
-        (Some("it was discarded: no use".into()), PutBack::Kept)
+        (Some("it was discarded: no use".into()), PutBack::Leaving)
     );
-    assert_eq!(put_back(&second.letter).await, PutBack::Refused(LetterState::Dead));
-    discard().await;
     store.write(async |tx| tx.letters_left(&["l2".to_owned()]).await).await.unwrap();
     assert_eq!(put_back(&second.letter).await, PutBack::Publish);
     assert_eq!((known("l2").await.state, known("l2").await.reason), (LetterState::Dead, None));
     assert_eq!(put_back(&letter("l3", "Internal")).await, PutBack::Publish);
     assert_eq!(put_back(&known("l1").await.letter).await, PutBack::Refused(LetterState::Replayed));
+}
+
+pub(crate) async fn letters_that_lie_there_after_all_leave_or_are_dead_again(world: World) {
+    let store = &world.store;
+    for id in ["purged", "discarded", "dead"] {
+        store.write(async |tx| tx.insert_letter(&letter(id, "Internal")).await).await.unwrap();
+    }
+    let gone = ["purged".to_owned(), "discarded".to_owned()];
+    store.write(async |tx| tx.discard_letter("discarded", "no use").await).await.unwrap();
+    store.write(async |tx| tx.letters_purged(&gone).await).await.unwrap();
+    store.write(async |tx| tx.letters_left(&gone).await).await.unwrap();
+    assert_eq!(store.read().letters_in_queue().await.unwrap(), 1);
+
+    let ids = ["purged", "discarded", "dead", "stranger"].map(str::to_owned);
+    assert_eq!(store.read().known_letters(&ids).await.unwrap().len(), 3);
+    let found = async || store.write(async |tx| tx.letters_found(&ids).await).await.unwrap();
+    assert_eq!((found().await, found().await), (vec!["purged".to_owned()], Vec::new()));
+    assert_eq!(store.read().letter("purged").await.unwrap().unwrap().state, LetterState::Dead);
+    assert_eq!(store.read().leaving_letters().await.unwrap(), ["discarded"]);
+    assert_eq!(store.read().letters_in_queue().await.unwrap(), 3);
 }

@@ -72,7 +72,8 @@ on_both! {
         a_replay_goes_on_where_it_was
         a_thousand_letters_of_three_causes_are_three_groups
         letters_are_paged_with_a_total
-        letters_are_purged_discarded_and_put_back;
+        letters_are_purged_discarded_and_put_back
+        letters_that_lie_there_after_all_leave_or_are_dead_again;
     messages:
         a_message_has_its_effect_once
         messages_behind_a_full_queue_are_found

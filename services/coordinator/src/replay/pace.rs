@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const JUDGED_FROM: u64 = 5;
 /// Of the letters sent, this many in a hundred may come back.
 const MOST_BACK_PERCENT: u64 = 20;
+/// What has become of the canary must be known by then: nobody may be there to do its work.
+const CANARY_KNOWN: Duration = Duration::from_secs(3_600);
 
 /// Sends what is to be replayed, until `over`.
 ///
@@ -123,9 +125,15 @@ async fn go_on(lead: &Lead, replay: &Replay, pace: &mut Pace) -> Result<Next, Tr
         if counts.sent < canary {
             most = most.min(canary - counts.sent);
         } else if canary > 0 && counts.sent == canary {
+            let since = *pace.watched.get_or_insert_with(Instant::now);
             // The time that the canary took is not made up for.
-            *pace = Pace::new();
+            *pace = Pace { watched: Some(since), ..Pace::new() };
             if !fates_are_known(lead, replay).await? {
+                if since.elapsed() > CANARY_KNOWN {
+                    let why = format!("what became of the first {canary} is not known after {CANARY_KNOWN:?}");
+                    end(lead, replay, counts, Some(&why)).await?;
+                    return Ok(Next::Nothing);
+                }
                 return Ok(Next::Fates);
             }
         }
@@ -262,11 +270,13 @@ async fn is_planned(lead: &Lead, command: &Command) -> Result<bool, StoreError> 
 struct Pace {
     begun: Instant,
     sent: u64,
+    /// Since when the canary's fate is waited for.
+    watched: Option<Instant>,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { begun: Instant::now(), sent: 0 }
+        Self { begun: Instant::now(), sent: 0, watched: None }
     }
 
     /// How many may go now. Who was held up does not make up for more than a second.

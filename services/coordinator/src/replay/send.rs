@@ -7,12 +7,12 @@ use warren_messages::{
     edits,
     envelope::headers,
     from_millis,
-    ids::JobId,
-    replay::Content,
+    ids::{JobId, TaskId},
+    replay::{Content, misplaced},
     routes::{COMMANDS, REPORTS, tasks},
-    wire::{Command, command::Command as What},
+    wire::{self, Command, command::Command as What},
 };
-use warren_store::{DeadLetter, EventLevel, Job, NewEvent, NewOutbox, NewReplay, StoreError, Task, Tx};
+use warren_store::{DeadLetter, EventLevel, Job, NewEvent, NewLetter, NewOutbox, NewReplay, StoreError, Task, Tx};
 
 use crate::{
     board::{Changes, Out},
@@ -45,6 +45,9 @@ pub(super) async fn send(
         Some(task) => found(tx, task).await?,
         None => None,
     };
+    if let Some(field) = edited.and_then(|_| original(row, found.as_ref())?.misplaced(&content)) {
+        return Ok(Err(misplaced(field)));
+    }
     let standing = found.as_ref().map(|(task, job)| task.standing(job));
     let idle = content.refused(standing);
     if let (Some(why), false) = (idle, asked.forced) {
@@ -80,6 +83,16 @@ pub(super) async fn send(
     message.headers.insert(headers::REPLAY_GEN.to_owned(), generation.to_string());
     tx.outbox(&message).await?;
     Ok(Ok(changes))
+}
+
+/// What an edited body stands for: what its letter says, or when nobody can read that, what the task's row does.
+fn original(letter: &NewLetter, found: Option<&(Task, Job)>) -> Option<Content> {
+    if let Ok(content) = Content::read(&letter.queue, &letter.body) {
+        return Some(content);
+    }
+    let (task, job) = found.filter(|(task, _)| tasks(task.kind).queue == letter.queue)?;
+    let (id, job, work) = (TaskId(task.id).to_string(), JobId(job.id).to_string(), Payload::read(&task.payload).ok());
+    Some(Content::Task(task.kind, wire::Task { id, job, work, ..wire::Task::default() }))
 }
 
 /// A task and its job.

@@ -131,6 +131,20 @@ async fn an_edited_body_is_what_is_sent_and_the_original_is_in_the_audit() {
 }
 
 #[tokio::test]
+async fn an_edited_body_that_does_anothers_work_is_refused() {
+    let world = World::new().await;
+    let (task, other) = (world.running(&["a"]).await, world.running(&["b"]).await);
+    let letter = task_died(&world, &task).await;
+    let edited_body = serde_json::to_vec(&message(&other)).expect("JSON");
+    let asked = ReplayLetters { edited_body, ..of(&letter) };
+    world.replayed(&asked).await;
+    assert_eq!(world.task(task.id).await.state, TaskState::Dead);
+    let audit = world.store().read().audit(1).await.expect("read").remove(0);
+    assert_eq!(audit.verb, "replay refused");
+    assert!(audit.detail.contains("another's work"), "{}", audit.detail);
+}
+
+#[tokio::test]
 async fn a_cancelled_jobs_dead_task_stays_dead() {
     let world = World::new().await;
     let (task, other) = (world.running(&["a"]).await, world.running(&["b"]).await);

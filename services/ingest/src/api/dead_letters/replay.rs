@@ -9,7 +9,7 @@ use uuid::Uuid;
 use warren_blob::Key;
 use warren_jobs::state::Standing;
 use warren_messages::{
-    replay::{Content, request, wrong_rate},
+    replay::{Content, misplaced, request, wrong_rate},
     wire::{
         ReplayDeadLettersRequest, ReplayDeadLettersResponse, ReplayLetters, ReplayOutcome, ReplayState as Shown,
         command::Command as What,
@@ -117,13 +117,15 @@ async fn parked(parts: &Parts, asked: &ReplayDeadLettersRequest) -> Result<u64, 
     parts.store.read().count_letters(&filter).await.map_err(|error| of_store(&error))
 }
 
-/// The body to send instead must be a message that its queue carries.
+/// The body to send instead must be a message that its queue carries, and do the same work.
 fn check_edited(asked: &ReplayDeadLettersRequest, letters: &[DeadLetter]) -> Result<(), Status> {
     match (asked.edited_body.as_slice(), letters, asked.ids.as_slice()) {
         ([], ..) => Ok(()),
         (body, [letter], [_]) => {
-            let content = Content::read(&letter.letter.queue, body);
-            content.map(drop).map_err(|cause| invalid("edited_body", cause.message))
+            let edited = Content::read(&letter.letter.queue, body).map_err(|c| invalid("edited_body", c.message))?;
+            let was = Content::read(&letter.letter.queue, &letter.letter.body).ok();
+            let other = was.and_then(|was| was.misplaced(&edited));
+            other.map_or(Ok(()), |field| Err(invalid("edited_body", misplaced(field))))
         }
         _ => Err(invalid("edited_body", "needs exactly one id in `ids`")),
     }
