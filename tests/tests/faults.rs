@@ -163,12 +163,13 @@ impl Drop for Stop<'_> {
 }
 
 fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
-    let (jobs, count) = if nightly() { (2_000, 300) } else { (200, 20) };
+    // So that the kills are spread over the work, of which little is done while the broker or the database starts.
+    let (jobs, count, mean_s) = if nightly() { (2_000, 300, 4.0) } else { (200, 20, 1.5) };
     let load = Load { lanes: jobs, jobs: Some(jobs), ..STEADY };
     let mut chance = world.chance(1);
     let mut killed = Vec::new();
     let row = under(world, ledger, "kills", load, |flood, watch| {
-        killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_millis(1_500));
+        killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_secs_f64(mean_s));
         killed.clone()
     });
     println!("    {:<20} kills  with work in flight", "victim");

@@ -80,6 +80,8 @@ impl Key {
 }
 
 impl Prefix {
+    /// All recordings.
+    pub const MEDIA: Self = Self("media/");
     /// The input texts of all jobs.
     pub const TEXTS: Self = Self("texts/");
     /// The decoded samples of all jobs.

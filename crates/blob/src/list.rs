@@ -9,6 +9,8 @@ pub struct Listed {
     pub name: String,
     /// Bytes.
     pub size: u64,
+    /// When it was written, in milliseconds since 1970 by the clock of the storage; 0 when that is not told.
+    pub modified_ms: i64,
 }
 
 impl Blobs {
@@ -25,7 +27,8 @@ impl Blobs {
             let page = page.map_err(|error| BlobError::unavailable(&error))?;
             for object in page.contents() {
                 let name = object.key().unwrap_or_default().to_owned();
-                found.push(Listed { name, size: size(object.size()) });
+                let modified = object.last_modified().and_then(|at| at.to_millis().ok());
+                found.push(Listed { name, size: size(object.size()), modified_ms: modified.unwrap_or(0) });
             }
             next = page.next_continuation_token().map(str::to_owned);
             if next.is_none() || page.is_truncated() != Some(true) {

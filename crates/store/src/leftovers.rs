@@ -18,6 +18,16 @@ impl Reads<'_> {
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
+    /// Of these ids of recordings, those that are still there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn known_media(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let text = format!("SELECT id FROM media WHERE {}", sql::is_one_of(self.backend, "id", 1));
+        let rows: Vec<sql::OneId> = self.all(text, [sql::ids(ids)]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// Of these ids of jobs and tasks, those whose objects are still needed: their job is open, has a dead task, which
     /// may be replayed, or failed because the command to plan it died, which may be replayed as well.
     ///

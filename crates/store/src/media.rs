@@ -1,6 +1,6 @@
 //! Uploaded recordings.
 
-use sea_orm::{EntityTrait, IntoActiveModel};
+use sea_orm::{EntityTrait, IntoActiveModel, sea_query::OnConflict};
 use uuid::Uuid;
 use warren_clock::UnixMillis;
 
@@ -28,7 +28,7 @@ pub struct Media {
 }
 
 impl Tx {
-    /// Records an upload.
+    /// Records an upload; again, it changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the id or key is taken.
@@ -43,7 +43,9 @@ impl Tx {
             blob_key: media.blob_key.clone(),
             created_ms: media.created.0,
         };
-        media::Entity::insert(row.into_active_model()).exec_without_returning(&*self.inner).await?;
+        let once = OnConflict::column(media::Column::Id).do_nothing().to_owned();
+        let insert = media::Entity::insert(row.into_active_model()).on_conflict(once);
+        insert.exec_without_returning(&*self.inner).await?;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Deleting what ended jobs leave behind: objects that nobody will read again, and searches.
 //!
 //! An object is kept while its job is open or has a dead task, which may be replayed; the texts that a job was given, as
-//! long as the job itself: it may be resubmitted. What there is to do is read from
-//! the storage itself: results that lost a race, and whatever was written after its job had ended, are found by a later
-//! round.
+//! long as the job itself: it may be resubmitted; a recording as long as its row. What there is to do is read from the
+//! storage itself: results that lost a race, whatever was written after its job had ended, and recordings whose upload
+//! ended between object and row, are found by a later round.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use warren_store::{Store, StoreError};
 
 use crate::lead::Lead;
 
-/// An object is written before the row of its job; until then nothing is known of it.
+/// An object is written before the row of its job or recording; until then nothing is known of it.
 const UNKNOWN: Duration = Duration::from_secs(600);
 /// Nobody waits so long for the answer to a search.
 const SEARCH: Duration = Duration::from_secs(60);
@@ -67,14 +67,17 @@ async fn forget_searches(lead: &Lead, from: UnixMillis, before: UnixMillis) -> R
 /// When the store or the storage is away.
 pub(crate) async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Result<u64, Fault> {
     let mut deleted = 0;
-    for prefix in [Prefix::TEXTS, Prefix::PCM, Prefix::RESULTS] {
+    for prefix in [Prefix::MEDIA, Prefix::TEXTS, Prefix::PCM, Prefix::RESULTS] {
         let listed = blobs.list(prefix).await.map_err(|error| error.fault())?;
-        let keys = listed.iter().filter_map(|object| Key::parse(&object.name).ok());
+        // An upload may take long: the age of its id says nothing, that of the object does.
+        let listed = listed.iter().filter(|object| UnixMillis(object.modified_ms) < ago(now, UNKNOWN));
+        let keys = listed.filter_map(|object| Key::parse(&object.name).ok());
         let keys: Vec<Key> = keys.filter(|key| made(key.owner()) < ago(now, UNKNOWN)).collect();
         for group in keys.chunks(GROUP) {
             let owners: BTreeSet<Uuid> = group.iter().map(Key::owner).collect();
             let owners: Vec<Uuid> = owners.into_iter().collect();
             let needed = match prefix {
+                Prefix::MEDIA => store.read().known_media(&owners).await,
                 Prefix::TEXTS => store.read().known_jobs(&owners).await,
                 _ => store.read().need_objects(&owners).await,
             };

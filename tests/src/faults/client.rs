@@ -24,13 +24,16 @@ const CALL: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A server answers some 200 calls on one connection at a time; the others wait.
+const CONNECTIONS: usize = 32;
 /// Largest answer.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Talks to one ingest. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channels: Arc<[Channel]>,
+    calls: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
 }
 
@@ -54,7 +57,13 @@ impl Client {
             .connect_timeout(Duration::from_secs(3))
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5));
-        Self { channel: endpoint.connect_lazy(), open: Arc::default() }
+        let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
+        Self { channels, calls: Arc::default(), open: Arc::default() }
+    }
+
+    /// The connection for the next call.
+    fn channel(&self) -> Channel {
+        self.channels[self.calls.fetch_add(1, Ordering::Relaxed) % self.channels.len()].clone()
     }
 
     /// Calls that wait for their answers now.
@@ -110,7 +119,7 @@ impl Client {
         loop {
             let _open = self.opened();
             let request = WatchJobRequest { id: id.to_owned(), after_sequence: i64::MAX };
-            let watched = JobsClient::new(self.channel.clone()).watch(request).await;
+            let watched = JobsClient::new(self.channel()).watch(request).await;
             let Ok(watched) = watched else {
                 sleep(PAUSE).await;
                 continue;
@@ -159,7 +168,7 @@ impl Client {
         let start = Instant::now();
         loop {
             let _open = self.opened();
-            let outcome = timeout(CALL, call(self.channel.clone())).await;
+            let outcome = timeout(CALL, call(self.channel())).await;
             let status = match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))) {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,

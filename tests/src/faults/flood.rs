@@ -14,8 +14,9 @@ use warren_messages::wire::{Job, JobState};
 
 use super::{client::Client, world::World};
 
-/// Longest that one job takes, faults included.
+/// Longest that one job takes, faults included; and for each other one that there is at the same time.
 const JOB: Duration = Duration::from_secs(300);
+const OTHER_JOB: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Longest that one job takes.
+    fn patience(&self) -> Duration {
+        JOB + OTHER_JOB * self.lanes as u32
+    }
+
     /// Passes of the model that a job takes.
     pub fn passes(&self) -> u64 {
         let model = StandIn::named(self.model).expect("a stand-in");
@@ -168,7 +174,7 @@ impl Lane {
             Err(status) => return Outcome::Lost(format!("{request}: not accepted: {status}")),
         };
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let job = match self.client.ended(&id, JOB).await {
+        let job = match self.client.ended(&id, self.load.patience()).await {
             Ok(job) => job,
             Err(status) => {
                 let now = self.client.job(&id).await;

@@ -80,8 +80,9 @@ impl media_server::Media for Media {
             blob_key: key.to_string(),
             created: parts.clock.now(),
         };
-        insert(parts, &media).await?;
+        // From here on a row may name it, whatever the answer to the commit: without one, the sweeper deletes it.
         unkept.keep();
+        insert(parts, &media).await?;
         metrics::UPLOADED_BYTES.add(stored.size as f64, &[]);
         Ok(Response::new(shown(media)))
     }
