@@ -149,11 +149,9 @@ impl Content {
                     (was, is) => ("the kind of its work", kind(was) != kind(is)),
                 },
             ],
-            (Self::Report(was), Self::Report(is)) => [
-                ("task", was.task != is.task),
-                ("job", was.job != is.job),
-                ("dispatch", was.dispatch != is.dispatch),
-            ],
+            (Self::Report(was), Self::Report(is)) => {
+                [("task", was.task != is.task), ("job", was.job != is.job), ("dispatch", was.dispatch != is.dispatch)]
+            }
             (Self::Command(was), Self::Command(is)) => [
                 ("the kind of the command", kind(&was.command) != kind(&is.command)),
                 ("job", was.job() != is.job()),

@@ -242,7 +242,8 @@ impl Devices {
         self.forget_gone().await
     }
 
-    /// Takes back what this worker was granted and, as its report shows, does not know of: the answer was lost.
+    /// Takes back what this worker was granted and, as its report shows, does not know of: the answer was lost, or was
+    /// given to a process that has ended.
     pub(crate) fn take_back(&self, report: &WorkerReport) {
         let mut inner = self.lock();
         let Inner { table, calls, gone, .. } = &mut *inner;
@@ -254,7 +255,14 @@ impl Devices {
         gone.extend(lost.iter().map(|lease| (id(lease), lease.fence as i64)));
         drop(inner);
         for lease in lost {
-            tracing::info!(lease = lease.id, device = lease.device, worker = lease.holder.worker, "a grant was lost");
+            let why = if lease.holder.boot == report.boot { "its grant was lost" } else { "its process has ended" };
+            tracing::info!(
+                lease = lease.id,
+                device = lease.device,
+                worker = lease.holder.worker,
+                why,
+                "lease taken back"
+            );
             self.changed.notify_one();
         }
     }

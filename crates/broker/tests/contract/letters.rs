@@ -78,7 +78,10 @@ async fn one_copy_of_each_letter_is_kept_and_can_be_read() {
     let left = async { while raw.ready(routes::DEAD_QUEUE).await != 2 {} };
     within("one copy of each to be left", left).await;
     let read = dead::read(&lab.broker, &BTreeSet::from([letters[0].id, id(99)])).await.expect("scanned");
-    assert_eq!(read.iter().map(|letter| (letter.id, &letter.body)).collect::<Vec<_>>(), [(letters[0].id, &letters[0].body)]);
+    assert_eq!(
+        read.iter().map(|letter| (letter.id, &letter.body)).collect::<Vec<_>>(),
+        [(letters[0].id, &letters[0].body)]
+    );
     let found = async { while dead::lying(&lab.broker).await != Ok(all.clone()) {} };
     within("both to lie there still", found).await;
 }

@@ -144,22 +144,28 @@ impl LeaseTable {
     /// Takes back what a worker's process was granted without ever hearing of it: not renewed once, answered long enough
     /// ago, and not `known`, by its report, to the worker. A grant must not be used before its first renewal, so the
     /// device is free at once; should the answer come after all, that renewal fails and the worker asks again.
+    ///
+    /// Takes back as well whatever earlier processes of that name held, live or draining: a worker is begun anew when its
+    /// process has ended, and with that its memory is free. Boots are ordered as their texts are, so that a report that
+    /// comes late frees nothing of a later process.
     pub fn take_back(&mut self, worker: &str, boot: &str, known: impl Fn(&Lease) -> bool, now_ms: u64) -> Vec<Lease> {
         let timing = &self.timing;
-        let unheard = |lease: &&Lease| {
+        let unheard = |lease: &Lease| {
             // Its life has been counted from the last answer as long as nothing renewed it.
             let answered_ms = lease.expires_ms.saturating_sub(timing.ttl_ms);
             !lease.confirmed
                 && lease.is_live()
                 && now_ms >= answered_ms.saturating_add(timing.answer_ms)
-                && (lease.holder.worker.as_str(), lease.holder.boot.as_str()) == (worker, boot)
+                && lease.holder.boot == boot
                 && !known(lease)
         };
-        let unheard: Vec<Lease> = self.leases.values().filter(unheard).cloned().collect();
-        for lease in &unheard {
+        let of_nobody =
+            |lease: &&Lease| lease.holder.worker == worker && (lease.holder.boot.as_str() < boot || unheard(lease));
+        let back: Vec<Lease> = self.leases.values().filter(of_nobody).cloned().collect();
+        for lease in &back {
             self.free(&lease.id, now_ms);
         }
-        unheard
+        back
     }
 
     /// Nobody listens to a call of `holder` any more: it waits no longer, and what it was granted is free again, unless

@@ -144,6 +144,26 @@ fn a_new_leader_honours_leases_until_they_have_drained() {
 }
 
 #[test]
+fn a_process_that_was_replaced_holds_nothing() {
+    let mut table = table(1);
+    let held = granted(table.acquire(request(1, 1, "m", 1), 0));
+    table.renew(&held.id, held.fence, 1_000);
+    table.acquire(request(2, 2, "m", 1), 1_000);
+    let back = |table: &mut LeaseTable, worker, boot, now| table.take_back(worker, boot, |_| true, now).len();
+    assert_eq!(back(&mut table, "w1", "b", 1_500), 0, "it is the one that holds it");
+    assert_eq!(back(&mut table, "w1", "a", 1_500), 0, "an earlier one's report came late");
+    assert_eq!(back(&mut table, "w2", "c", 1_500), 0, "another worker");
+    assert_eq!(back(&mut table, "w1", "c", 1_500), 1);
+    assert_eq!(ids(&table.tick(1_500).granted), ["lease-2"], "without its time to live, or grace");
+    assert_eq!(table.renew(&held.id, held.fence, 1_500), Renewed::Lost);
+
+    let expired = granted(table.acquire(request(2, 2, "m", 1), 1_500));
+    assert_eq!(ids(&table.tick(expired.expires_ms).expired), ["lease-2"]);
+    assert_eq!(back(&mut table, "w2", "c", expired.expires_ms), 1, "nor does it drain");
+    assert_eq!(table.leases().count(), 0);
+}
+
+#[test]
 fn a_grant_that_never_arrived_is_free_before_it_expires() {
     let mut table = table(1);
     let nothing = |_: &Lease| false;
@@ -153,7 +173,7 @@ fn a_grant_that_never_arrived_is_free_before_it_expires() {
     granted(table.acquire(request(3, 1, "m", 1), 1_500));
     assert_eq!(table.take_back("w1", "b", nothing, 3_499), [], "answered again");
     assert_eq!(table.take_back("w1", "b", |lease| lease.id == lost.id, 3_500), [], "its worker knows it");
-    assert_eq!(table.take_back("w1", "another", nothing, 3_500), []);
+    assert_eq!(table.take_back("w1", "an earlier process", nothing, 3_500), []);
     assert_eq!(table.take_back("w2", "b", nothing, 3_500), []);
     assert_eq!(ids(&table.take_back("w1", "b", nothing, 3_500)), ["lease-1"]);
     assert_eq!(table.renew(&lost.id, lost.fence, 3_500), Renewed::Lost, "should the answer come after all");

@@ -110,7 +110,7 @@ fn no_lease_breaks_an_invariant() {
     assert_eq!(found, BTreeSet::from(["a device goes from a lost worker to another"]));
     let found = explore("hand-over", hand_over(), ALL, None);
     assert_eq!(found, BTreeSet::from(["a worker computes under the second term"]));
-    let processes = Leases { boots: 2, lossy: false, early_reports: false, ..hand_over() };
+    let processes = Leases { boots: 2, lossy: false, ..hand_over() };
     let found = explore("hand-over, two processes", processes, ALL, None);
     assert_eq!(found, BTreeSet::from(["a worker computes under the second term"]));
 }

@@ -2,7 +2,10 @@
 
 use sea_orm::Value;
 
-use super::{DeadLetter, LetterFilter, LetterState, NewLetter, read::{LetterId, letter_ids}};
+use super::{
+    DeadLetter, LetterFilter, LetterState, NewLetter,
+    read::{LetterId, letter_ids},
+};
 use crate::{StoreError, Tx, outbox::write_headers, sql};
 
 /// A letter that is dead again after so many replays is not replayed with others any more.
