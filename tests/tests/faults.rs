@@ -164,7 +164,7 @@ impl Drop for Stop<'_> {
 
 fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     // So that the kills are spread over the work, of which little is done while the broker or the database starts.
-    let (jobs, count, mean_s) = if nightly() { (2_000, 300, 4.0) } else { (200, 20, 1.5) };
+    let (jobs, count, mean_s) = if nightly() { (2_000, 300, 3.5) } else { (200, 20, 1.5) };
     let load = Load { lanes: jobs, jobs: Some(jobs), ..STEADY };
     let mut chance = world.chance(1);
     let mut killed = Vec::new();

@@ -258,7 +258,7 @@ mod tests {
     fn an_edited_body_does_the_same_work_in_another_way() {
         let embed = |id: &str, first: u32, texts: &str| {
             let body = format!(
-                r#"{{"id":"task_{id}","job":"job_{ID}","embed":{{"model":"m","first":{first},"texts":{{"texts":{texts}}}}}}}"#
+                r#"{{"id":"task_{id}","job":"job_{ID}","dispatch":2,"embed":{{"model":"m","first":{first},"texts":{{"texts":{texts}}}}}}}"#
             );
             Content::read("warren.task.embed", body.as_bytes()).expect("a task")
         };

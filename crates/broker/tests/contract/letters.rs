@@ -71,7 +71,8 @@ async fn one_copy_of_each_letter_is_kept_and_can_be_read() {
         raw.publish(routes::DEAD_QUEUE, &got.data, got.properties.clone()).await;
     }
     got.ack(BasicAckOptions::default()).await.expect("acked");
-    assert_eq!(raw.ready(routes::DEAD_QUEUE).await, 3);
+    let there = async { while raw.ready(routes::DEAD_QUEUE).await != 3 {} };
+    within("three messages to lie there", there).await;
     let all: BTreeSet<Uuid> = letters.iter().map(|letter| letter.id).collect();
     assert_eq!(dead::lying(&lab.broker).await, Ok(all.clone()));
     // The broker gives back what a scan held a little after it.
