@@ -21,6 +21,7 @@ use warren_tests::{
         ledger::Ledger,
         proxy::{Fault, Proxy},
         table::{Row, Table},
+        talk::Talk,
         watch::{Look, Watch},
         world::{HEARTBEAT_S, World},
     },
@@ -33,6 +34,8 @@ const TASKS: usize = 10;
 /// Longest recovery of whatever is killed; of the broker, which starts slowly.
 const RECOVERY: Duration = Duration::from_secs(30);
 const RECOVERY_OF_BROKER: Duration = Duration::from_secs(60);
+/// Recordings that are under way beside it, while anything may be killed.
+const SPEAKERS: usize = 4;
 /// Load that goes on until it is told to stop: every fifth job has results that are objects in storage.
 const STEADY: Load = Load { lanes: 8, jobs: None, tasks: TASKS, model: "drill-50", other: Some((5, "drill-wide-50")) };
 
@@ -81,7 +84,7 @@ fn no_faults(world: &World, ledger: &mut Ledger) -> Row {
     let tally = flood.finish(world);
     ledger.enter(&tally, TASKS);
     ledger.check(world);
-    let again = world.passes() - ledger.tasks;
+    let again = world.passes() - ledger.vectors;
     assert_eq!(again, 0, "without faults every task is run once");
     Row { name: "no faults".to_owned(), jobs: tally.jobs, again: Some(again), ..Row::default() }
 }
@@ -166,19 +169,28 @@ fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     // So that the kills are spread over the work, of which little is done while the broker or the database starts.
     let (jobs, count, mean_s) = if nightly() { (2_000, 300, 3.5) } else { (200, 20, 1.5) };
     let load = Load { lanes: jobs, jobs: Some(jobs), ..STEADY };
+    let talk = Talk::record(world);
+    ledger.enter_recordings(&talk.calm(), talk.tasks());
+    let talking = talk.repeat(world, SPEAKERS);
     let mut chance = world.chance(1);
     let mut killed = Vec::new();
     let row = under(world, ledger, "kills", load, |flood, watch| {
         killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_secs_f64(mean_s));
         killed.clone()
     });
+    let recordings = talking.finish(world);
+    println!("    {} recordings of {} tasks beside the texts", recordings.jobs, talk.tasks());
+    ledger.enter_recordings(&recordings, talk.tasks());
     println!("    {:<20} kills  with work in flight", "victim");
-    for (victim, (all, busy)) in kills::by_victim(&killed) {
+    let by_victim = kills::by_victim(&killed);
+    for (victim, (all, busy)) in &by_victim {
         println!("    {victim:<20} {all:>5}  {busy:>5}");
     }
     assert_eq!(row.faults, count, "the work was done before all kills were");
     let busy = killed.iter().filter(|kill| kill.in_flight > 0).count();
     assert!(busy * 10 >= count * 8, "{busy} of {count} kills hit work in flight");
+    let seldom = kills::ALL.iter().find(|victim| by_victim.get(victim).is_none_or(|(all, _)| all * 12 < count));
+    assert_eq!(seldom, None, "killed less often than one time in twelve");
     row
 }
 
@@ -373,7 +385,7 @@ fn named_points(world: &World, ledger: &mut Ledger) -> Row {
     let mut row = Row { again: Some(0), ..Row::default() };
     world.hasten();
     for (point, by, most) in POINTS {
-        let (passes, tasks) = (world.passes(), ledger.tasks);
+        let (passes, tasks) = (world.passes(), ledger.vectors);
         for time in 0..times {
             let at = Instant::now();
             match by {
@@ -410,7 +422,7 @@ fn named_points(world: &World, ledger: &mut Ledger) -> Row {
             row.recovery.push(at.elapsed());
             world.stack.until_ready();
         }
-        let again = world.passes() - passes - (ledger.tasks - tasks);
+        let again = world.passes() - passes - (ledger.vectors - tasks);
         let seconds = row.recovery[row.recovery.len() - times..].iter().sum::<Duration>().as_secs_f64();
         println!("    {point:<32} {times} ends, {again} passes again, {:.1} s each", seconds / times as f64);
         assert!(again <= most * times as u64, "{point}: at most {most} passes again for each end");

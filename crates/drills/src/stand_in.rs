@@ -11,19 +11,22 @@ use nix::time::{ClockId, clock_gettime};
 /// What the name of every stand-in begins with.
 const PREFIX: &str = "drill-";
 /// What comes next in it, if anything.
-const KINDS: [&str; 3] = ["wait-", "wide-", ""];
+const KINDS: [&str; 4] = ["wait-", "wide-", "hear-", ""];
 /// Milliseconds that there are stand-ins for.
 const MILLIS: [u64; 14] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 20_000, 40_000];
 /// Longest stretch of work between two questions whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// A model that costs a set time for each task and gives vectors that depend on the texts alone.
+/// A model that costs a set time for each task and gives vectors that depend on the texts alone, or words that depend on
+/// the sound alone.
 ///
 /// `drill-20` burns 20 ms of processor time for a task; `drill-wait-20` lets 20 ms pass; `drill-0` does nothing.
-/// `drill-wide-20` has such long vectors that every result becomes an object in storage.
+/// `drill-wide-20` has such long vectors that every result becomes an object in storage. `drill-hear-20` hears a word in
+/// every stretch of sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandIn {
     waits: bool,
+    hears: bool,
     cost: Duration,
     dimensions: usize,
 }
@@ -60,7 +63,12 @@ impl StandIn {
         let (kind, millis) = KINDS.into_iter().find_map(|kind| Some((kind, rest.strip_prefix(kind)?)))?;
         let millis = millis.parse().ok().filter(|millis| MILLIS.contains(millis))?;
         let dimensions = if kind == "wide-" { 10_000 } else { 8 };
-        Some(Self { waits: kind == "wait-", cost: Duration::from_millis(millis), dimensions })
+        Some(Self { waits: kind == "wait-", hears: kind == "hear-", cost: Duration::from_millis(millis), dimensions })
+    }
+
+    /// True when it takes sound, not texts.
+    pub fn hears(self) -> bool {
+        self.hears
     }
 
     /// Numbers in a vector.
@@ -87,10 +95,8 @@ impl StandIn {
 
     /// The vector of a text: of norm 1, the same wherever and whenever it is made.
     pub fn vector(self, text: &str) -> Vec<f32> {
-        // FNV-1a over the text, then splitmix64 for the numbers.
-        let mut state = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        // splitmix64 for the numbers.
+        let mut state = fnv_1a(text.bytes());
         let mut next = || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = state;
@@ -101,6 +107,11 @@ impl StandIn {
         let values: Vec<f64> = (0..self.dimensions).map(|_| next()).collect();
         let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
         values.into_iter().map(|value| (value / norm) as f32).collect()
+    }
+
+    /// What is heard: the same wherever and whenever, and something else in other sound.
+    pub fn heard(self, samples: &[f32]) -> String {
+        format!("{:016x}", fnv_1a(samples.iter().flat_map(|sample| sample.to_le_bytes())))
     }
 
     /// `drill:die-until FILE: WHY`: as long as there is no such file, the task's message becomes a dead letter at once,
@@ -124,6 +135,11 @@ impl StandIn {
             _ => None,
         }
     }
+}
+
+/// FNV-1a, 64 bits.
+fn fnv_1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Processor time of this thread.
@@ -151,6 +167,15 @@ mod tests {
             assert!((vector.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-5, "{name}");
             assert_eq!(vector.len(), model.dimensions(), "{name}");
         }
+    }
+
+    #[cfg(feature = "armed")]
+    #[test]
+    fn other_sound_is_heard_otherwise() {
+        let model = StandIn::named("drill-hear-0").expect("known");
+        assert!(model.hears() && StandIn::named("drill-0").is_some_and(|model| !model.hears()));
+        assert_eq!(model.heard(&[0.5, 0.25]), model.heard(&[0.5, 0.25]));
+        assert_ne!(model.heard(&[0.5, 0.25]), model.heard(&[0.25, 0.5]));
     }
 
     #[test]

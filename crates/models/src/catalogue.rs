@@ -153,18 +153,19 @@ impl Model {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
 
-    /// Makes vectors, needs no files and next to no memory.
+    /// Needs no files and next to no memory.
     fn stand_in((name, model): (String, StandIn)) -> Self {
+        let vectors = Embedding { dims: model.dimensions(), max_tokens: 256, pooling: Pooling::Mean };
         Self {
             name,
             aliases: Vec::new(),
-            family: Family::Bert,
+            family: if model.hears() { Family::Whisper } else { Family::Bert },
             licence: String::new(),
             disk_bytes: 0,
             memory_bytes: 1 << 20,
             languages: Languages::Multilingual,
             translate: false,
-            embedding: Some(Embedding { dims: model.dimensions(), max_tokens: 256, pooling: Pooling::Mean }),
+            embedding: (!model.hears()).then_some(vectors),
             sources: Vec::new(),
         }
     }

@@ -77,7 +77,7 @@ pub(crate) async fn run(lead: &Lead, over: &CancellationToken) -> Result<(), Sto
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -115,7 +115,7 @@ async fn clear(lead: &Lead, missed: &mut BTreeMap<Uuid, Instant>) -> Result<(), 
 
 /// What the queue and its index differed in at the last comparison: what is so at two looks is not on its way.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Suspects {
+pub(crate) struct Suspects {
     /// Noted, and not in the queue.
     missing: BTreeSet<String>,
     /// In the queue, and not noted.
@@ -125,7 +125,7 @@ struct Suspects {
 /// Compares the length of the queue with the index; where they differ, looks through it. Letters that are gone were
 /// purged by hand, those that were said to be gone are not, and those that nobody noted are noted. False: the two differ,
 /// and nothing is to be done about it.
-async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<bool, Trouble> {
+pub(crate) async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<bool, Trouble> {
     let read = lead.parts.store.read();
     let known = read.letters_in_queue().await?;
     let there = lead.parts.broker.ready_messages(DEAD_QUEUE).await;

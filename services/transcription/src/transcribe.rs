@@ -45,9 +45,9 @@ impl Transcribe {
         let task = hand.task().clone();
         // Every window fills the model's thirty seconds, whatever its length.
         let load = Load { rows: stretch.windows.len(), length: 0 };
-        let spoken = self.engine.run(&model, hand, load, move |Speech(whisper), gate| {
+        let spoken = self.engine.run(&model, hand, load, move |speech: &Speech, gate| {
             let windows: Vec<&[f32]> = stretch.windows.iter().map(|window| &samples[window.clone()]).collect();
-            whisper.transcribe(&windows, &options, gate, &|done| task.done(done))
+            speech.transcribe(&windows, &options, gate, &|done| task.done(done))
         });
         let spoken = spoken.await?;
         let labels = [("model", model.name.as_str())];

@@ -14,8 +14,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use warren_messages::wire::{
-    EmbedSpec, GetEmbeddingsRequest, GetJobRequest, Job, JobState, SubmitJobRequest, WatchJobRequest,
-    embeddings_client::EmbeddingsClient, jobs_client::JobsClient, submit_job_request::Spec,
+    EmbedSpec, GetEmbeddingsRequest, GetJobRequest, GetTranscriptRequest, Job, JobState, SubmitJobRequest,
+    TranscribeSpec, Transcript, UploadHeader, UploadRequest, WatchJobRequest, embeddings_client::EmbeddingsClient,
+    jobs_client::JobsClient, media_client::MediaClient, submit_job_request::Spec,
+    transcripts_client::TranscriptsClient, upload_request::Part,
 };
 
 /// How long one call may take.
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(250);
 /// A server answers some 200 calls on one connection at a time; the others wait.
 const CONNECTIONS: usize = 32;
+/// Bytes of a recording in one message.
+const CHUNK: usize = 512 << 10;
 /// Largest answer.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -77,11 +81,21 @@ impl Client {
     /// What the server refused, or its last word after three minutes of faults.
     pub async fn submit(&self, request_id: &str, model: &str, texts: &[String]) -> Result<String, Status> {
         let embed = EmbedSpec { texts: texts.to_vec(), model: model.to_owned(), index: false };
-        let request = SubmitJobRequest {
-            spec: Some(Spec::Embed(embed)),
-            request_id: request_id.to_owned(),
-            ..SubmitJobRequest::default()
-        };
+        self.begin(request_id, Spec::Embed(embed)).await
+    }
+
+    /// Has a recording transcribed, otherwise as [`Client::submit`].
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn transcribe(&self, request_id: &str, model: &str, media: &str) -> Result<String, Status> {
+        let spec = TranscribeSpec { media: media.to_owned(), model: model.to_owned(), ..TranscribeSpec::default() };
+        self.begin(request_id, Spec::Transcribe(spec)).await
+    }
+
+    async fn begin(&self, request_id: &str, spec: Spec) -> Result<String, Status> {
+        let (spec, request_id) = (Some(spec), request_id.to_owned());
+        let request = SubmitJobRequest { spec, request_id, ..SubmitJobRequest::default() };
         let job = self
             .again(|channel| {
                 let request = request.clone();
@@ -89,6 +103,34 @@ impl Client {
             })
             .await?;
         Ok(job.into_inner().id)
+    }
+
+    /// Uploads a recording, once and without patience. Its id.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn upload(&self, name: &str, recording: Vec<u8>) -> Result<String, Status> {
+        let header = UploadHeader { name: name.to_owned(), ..UploadHeader::default() };
+        let mut parts = vec![UploadRequest { part: Some(Part::Header(header)) }];
+        let chunks = recording.chunks(CHUNK).map(|chunk| Part::Chunk(chunk.to_vec().into()));
+        parts.extend(chunks.map(|part| UploadRequest { part: Some(part) }));
+        let stored = MediaClient::new(self.channel()).upload(tokio_stream::iter(parts)).await?;
+        Ok(stored.into_inner().id)
+    }
+
+    /// A job's transcript.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn transcript(&self, id: &str) -> Result<Transcript, Status> {
+        let request = GetTranscriptRequest { job: id.to_owned(), ..GetTranscriptRequest::default() };
+        let transcript = self
+            .again(|channel| {
+                let request = request.clone();
+                async move { TranscriptsClient::new(channel).get(request).await }
+            })
+            .await?;
+        Ok(transcript.into_inner())
     }
 
     /// A job now.

@@ -100,14 +100,14 @@ impl Facts {
         })
     }
 
-    /// Tasks that are done, and tasks that are released.
+    /// Texts' tasks that are done, and tasks of all kinds that are released.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn progress(&self) -> Result<(u64, u64), DbErr> {
         let row = self
             .one(
-                "SELECT count(*) FILTER (WHERE state = 'done') AS done,
+                "SELECT count(*) FILTER (WHERE state = 'done' AND kind = 'embed') AS done,
                     count(*) FILTER (WHERE state = 'released') AS released FROM task",
             )
             .await?;

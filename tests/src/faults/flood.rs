@@ -77,6 +77,21 @@ pub struct Tally {
     pub wrong: Vec<String>,
 }
 
+impl FromIterator<Outcome> for Tally {
+    fn from_iter<T: IntoIterator<Item = Outcome>>(outcomes: T) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            tally.jobs += 1;
+            match outcome {
+                Outcome::Right => {}
+                Outcome::Lost(why) => tally.lost.push(why),
+                Outcome::Wrong(why) => tally.wrong.push(why),
+            }
+        }
+        tally
+    }
+}
+
 impl Flood {
     /// Begins. `name` tells its jobs from those of others on the same stack.
     pub fn start(world: &World, name: &str, load: Load) -> Self {
@@ -117,18 +132,8 @@ impl Flood {
     /// When a lane did.
     pub fn finish(mut self, world: &World) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
-        let mut tally = Tally::default();
-        for lane in std::mem::take(&mut self.lanes) {
-            for outcome in world.runtime.block_on(lane).expect("lanes do not panic") {
-                tally.jobs += 1;
-                match outcome {
-                    Outcome::Right => {}
-                    Outcome::Lost(why) => tally.lost.push(why),
-                    Outcome::Wrong(why) => tally.wrong.push(why),
-                }
-            }
-        }
-        tally
+        let lanes = std::mem::take(&mut self.lanes).into_iter();
+        lanes.flat_map(|lane| world.runtime.block_on(lane).expect("lanes do not panic")).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{Rng as _, rngs::StdRng};
 
 use super::{
     flood::Flood,
@@ -24,8 +24,10 @@ pub enum Victim {
     Leader,
     /// The one that does not.
     Standby,
-    /// A worker, by its number.
+    /// A worker for texts, by its number.
     Worker(u8),
+    /// The worker for recordings.
+    Transcriber,
     /// RabbitMQ.
     Broker,
     /// PostgreSQL.
@@ -35,12 +37,13 @@ pub enum Victim {
 }
 
 /// All of them.
-pub const ALL: [Victim; 8] = [
+pub const ALL: [Victim; 9] = [
     Victim::Ingest,
     Victim::Leader,
     Victim::Standby,
     Victim::Worker(1),
     Victim::Worker(2),
+    Victim::Transcriber,
     Victim::Broker,
     Victim::Database,
     Victim::Storage,
@@ -54,6 +57,7 @@ impl fmt::Display for Victim {
             Self::Standby => f.pad("standby coordinator"),
             Self::Worker(1) => f.pad("batch-embedding"),
             Self::Worker(number) => f.pad(&format!("batch-embedding-{number}")),
+            Self::Transcriber => f.pad("transcription"),
             Self::Broker => f.pad("rabbitmq"),
             Self::Database => f.pad("postgresql"),
             Self::Storage => f.pad("s3"),
@@ -95,7 +99,7 @@ pub fn kill(world: &World, victim: Victim) -> Option<Kill> {
         Victim::Ingest => "ingest".to_owned(),
         Victim::Leader => world.coordinators().0.name,
         Victim::Standby => world.coordinators().1.name,
-        Victim::Worker(_) => victim.to_string(),
+        Victim::Worker(_) | Victim::Transcriber => victim.to_string(),
         Victim::Broker => "rabbitmq".to_owned(),
         Victim::Database => "postgresql".to_owned(),
         Victim::Storage => "s3".to_owned(),
@@ -103,7 +107,7 @@ pub fn kill(world: &World, victim: Victim) -> Option<Kill> {
     let released = || world.runtime.block_on(world.facts.progress()).map_or(0, |(_, released)| released);
     let in_flight = match victim {
         Victim::Ingest => world.client.open_calls() as u64,
-        Victim::Worker(_) => world.runtime.block_on(world.facts.running(&service)).unwrap_or(0),
+        Victim::Worker(_) | Victim::Transcriber => world.runtime.block_on(world.facts.running(&service)).unwrap_or(0),
         _ => released(),
     };
     if victim == Victim::Database {
@@ -117,7 +121,7 @@ pub fn kill(world: &World, victim: Victim) -> Option<Kill> {
 }
 
 /// Kills `count` times while at least a tenth of the flood's tasks are open; the time between two is exponential with
-/// this mean.
+/// this mean. Each victim is killed once, in whatever order, before one is killed again.
 pub fn spree(
     world: &World,
     flood: &Flood,
@@ -128,7 +132,7 @@ pub fn spree(
 ) -> Vec<Kill> {
     let now = || watch.last().and_then(|look| look.progress).map(|(done, _)| done);
     let before = now().unwrap_or(0);
-    let (mut kills, mut done) = (Vec::new(), 0);
+    let (mut kills, mut done, mut left) = (Vec::new(), 0, Vec::new());
     while kills.len() < count {
         let wait = mean.mul_f64(-(1.0 - chance.random::<f64>()).ln()).min(4 * mean);
         thread::sleep(wait);
@@ -137,8 +141,14 @@ pub fn spree(
         if flood.is_over() || done * 10 > flood.tasks() * 9 {
             break;
         }
-        let victim = *ALL.choose(chance).expect("there are some");
+        if left.is_empty() {
+            left = ALL.to_vec();
+        }
+        let next = chance.random_range(0..left.len());
+        let victim = left[next];
+        // Who is down still has its turn later.
         if let Some(kill) = kill(world, victim) {
+            left.swap_remove(next);
             println!(
                 "{:>6.1} s  {victim:<20} with {} in flight, {done} tasks done",
                 kills.first().map_or(0.0, |first: &Kill| first.at.elapsed().as_secs_f64()),

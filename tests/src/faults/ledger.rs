@@ -12,18 +12,29 @@ const REST: Duration = Duration::from_secs(60);
 pub struct Ledger {
     /// Jobs.
     pub jobs: u64,
-    /// Tasks, all of them done, with one vector each.
+    /// Tasks, all of them done.
     pub tasks: u64,
+    /// Those of texts, with one vector each.
+    pub vectors: u64,
     /// Dead letters that wait for a decision.
     pub letters: u64,
 }
 
 impl Ledger {
-    /// Enters what a flood has come to, `tasks` to each job.
+    /// Enters what a flood of texts has come to, `tasks` to each job.
     ///
     /// # Panics
     /// When a job was lost or has something twice.
     pub fn enter(&mut self, tally: &Tally, tasks: usize) {
+        self.enter_recordings(tally, tasks);
+        self.vectors += (tally.jobs * tasks) as u64;
+    }
+
+    /// Enters what recordings have come to, `tasks` to each job.
+    ///
+    /// # Panics
+    /// As [`Ledger::enter`].
+    pub fn enter_recordings(&mut self, tally: &Tally, tasks: usize) {
         assert!(tally.lost.is_empty(), "{} of {} jobs lost:\n{}", tally.lost.len(), tally.jobs, tally.lost.join("\n"));
         assert!(
             tally.wrong.is_empty(),
@@ -47,7 +58,7 @@ impl Ledger {
             succeeded: self.jobs,
             tasks: self.tasks,
             done: self.tasks,
-            vectors: self.tasks,
+            vectors: self.vectors,
             letters: self.letters,
             ..Counts::default()
         };
@@ -62,6 +73,6 @@ impl Ledger {
             Ok(counts) => counts,
             Err(last) => last.expect("the database answers"),
         };
-        *self = Self { jobs: counts.jobs, tasks: counts.tasks, letters: counts.letters };
+        *self = Self { jobs: counts.jobs, tasks: counts.tasks, vectors: counts.vectors, letters: counts.letters };
     }
 }

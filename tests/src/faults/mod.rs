@@ -9,5 +9,6 @@ pub mod ledger;
 pub mod points;
 pub mod proxy;
 pub mod table;
+pub mod talk;
 pub mod watch;
 pub mod world;

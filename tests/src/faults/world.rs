@@ -1,4 +1,4 @@
-//! A stack under attack: PostgreSQL that keeps what it confirmed, a private broker and S3, two coordinators, two workers
+//! A stack under attack: PostgreSQL that keeps what it confirmed, a private broker and S3, two coordinators, and workers
 //! with models that weigh nothing.
 
 use std::{
@@ -62,19 +62,24 @@ impl Deref for World {
 }
 
 impl World {
-    /// All ready.
+    /// All ready, and a worker for recordings among them.
     ///
     /// # Panics
     /// When a part is missing or does not become ready.
     pub fn start() -> Self {
-        Self::with("")
+        Self::of("transcription=1,batch-embedding=2", "")
     }
 
-    /// The same with more settings, in TOML, by service; what they name takes the place of the usual ones.
+    /// Without the worker for recordings, with more settings, in TOML, by service; what they name takes the place of the
+    /// usual ones.
     ///
     /// # Panics
     /// As [`World::start`].
     pub fn with(more: &str) -> Self {
+        Self::of("transcription=0,batch-embedding=2", more)
+    }
+
+    fn of(workers: &str, more: &str) -> Self {
         let given = std::env::var("WARREN_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(rand::random);
         println!("repeat with WARREN_TEST_SEED={seed}");
@@ -84,7 +89,7 @@ impl World {
         let settings = format!(
             "[all.broker]\nheartbeat_s = {HEARTBEAT_S}\n\
              [coordinator]\ndevices = [{{ name = \"cpu\", max_concurrent = 2 }}]\n\
-             [coordinator.release]\ntask_texts = 1\n\
+             [coordinator.release]\ntask_texts = 1\ntask_audio_s = 30\n\
              [batch-embedding.work]\nslots = 2\n\
              [batch-embedding.leases]\nrecord = {:?}\n",
             passes.to_str().expect("temporary folders have plain names")
@@ -94,7 +99,7 @@ impl World {
         let settings = all.to_string();
         let orders = points.folder().to_str().expect("temporary folders have plain names");
         let grounds = Grounds::start(&Wishes {
-            arguments: &["--coordinators", "2", "--workers", "transcription=0,batch-embedding=2"],
+            arguments: &["--coordinators", "2", "--workers", workers],
             settings,
             environment: &[(warren_drills::FOLDER, orders)],
             ..Wishes::default()

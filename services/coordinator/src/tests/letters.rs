@@ -10,13 +10,18 @@ use warren_jobs::{JobState, TaskKind, TaskState};
 use warren_messages::{
     envelope::{Envelope, headers},
     ids::JobId,
-    routes::{COMMANDS, DEAD_EXCHANGE, REPORTS, tasks},
+    routes::{COMMANDS, DEAD_EXCHANGE, DEAD_QUEUE, REPORTS, tasks},
     wire::{CancelJob, Command, JobSubmitted, ReplayLetters, command::Command as What},
 };
 use warren_store::{DeadLetter, LetterState};
 
 use super::world::{World, embedded, eventually, letter, message, received};
-use crate::{commands::Commands, leaving, letters::Index, reports::Reports};
+use crate::{
+    commands::Commands,
+    leaving::{self, Suspects},
+    letters::Index,
+    reports::Reports,
+};
 
 async fn buried(world: &World, letter: &Letter) -> DeadLetter {
     Index(world.lead.clone()).handle(std::slice::from_ref(letter)).await.expect("indexed");
@@ -88,6 +93,49 @@ async fn a_letter_that_did_not_end_its_task_is_void() {
     assert_eq!(buried(&world, &of(&unknown)).await.state, LetterState::Dead);
 }
 
+/// Publishes a letter of a task as its consumer would, or somebody who moves it by hand.
+async fn published(world: &World, exchange: &str, key: &str, letter: &Letter, task: &warren_store::Task) {
+    let mut envelope = Envelope::new(world.clock().new_id(), &message(task));
+    envelope.headers.extend([
+        (headers::LETTER.to_owned(), letter.id.to_string()),
+        (headers::SOURCE.to_owned(), letter.queue.clone()),
+        (headers::ERR_CLASS.to_owned(), letter.class.clone()),
+    ]);
+    let published = Outgoing { exchange: exchange.to_owned(), key: key.to_owned(), envelope };
+    for outcome in world.lead.parts.broker.publish_many(&[published]).await {
+        outcome.expect("published");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_its_index_never_heard_of_is_noted() {
+    let world = World::with_rabbitmq().await;
+    let task = world.running(&["a"]).await;
+    let letter = letter(&world, tasks(TaskKind::Embed), &message(&task));
+    // Past the exchange that copies letters for the index.
+    published(&world, "", DEAD_QUEUE, &letter, &task).await;
+    let suspects = tokio::sync::Mutex::new(Suspects::default());
+    let noted = async || {
+        leaving::reconcile(&world.lead, &mut *suspects.lock().await).await.expect("looked through");
+        world.store().read().letter(&letter.id.to_string()).await.expect("read").is_some()
+    };
+    assert!(!noted().await, "it may be on its way");
+    eventually("it is noted", noted).await;
+    assert_eq!(row(&world, &letter).await.state, LetterState::Dead);
+    assert_eq!(world.task(task.id).await.state, TaskState::Dead);
+
+    // What was said to be gone, and is not.
+    let id = [letter.id.to_string()];
+    let tx = world.lead.begin().await.expect("begun");
+    assert_eq!(tx.letters_purged(&id).await.expect("written"), id);
+    tx.commit().await.expect("committed");
+    eventually("it is dead again", async || {
+        leaving::reconcile(&world.lead, &mut *suspects.lock().await).await.expect("looked through");
+        row(&world, &letter).await.state == LetterState::Dead
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn void_letters_leave_the_broker() {
     let world = World::with_rabbitmq().await;
@@ -97,16 +145,7 @@ async fn void_letters_leave_the_broker() {
     Reports(world.lead.clone()).handle(&[report]).await.expect("recorded");
 
     let late = letter(&world, tasks(TaskKind::Embed), &message(&task));
-    let mut envelope = Envelope::new(world.clock().new_id(), &message(&task));
-    envelope.headers.extend([
-        (headers::LETTER.to_owned(), late.id.to_string()),
-        (headers::SOURCE.to_owned(), late.queue.clone()),
-        (headers::ERR_CLASS.to_owned(), late.class.clone()),
-    ]);
-    let published = Outgoing { exchange: DEAD_EXCHANGE.to_owned(), key: "embed".to_owned(), envelope };
-    for outcome in broker.publish_many(&[published]).await {
-        outcome.expect("published");
-    }
+    published(&world, DEAD_EXCHANGE, "embed", &late, &task).await;
     let over = CancellationToken::new();
     let duty = tokio::spawn({
         let (lead, over) = (world.lead.clone(), over.clone());
