@@ -34,7 +34,7 @@ const TASKS: usize = 10;
 /// Longest recovery of whatever is killed; of the broker, which starts slowly.
 const RECOVERY: Duration = Duration::from_secs(30);
 const RECOVERY_OF_BROKER: Duration = Duration::from_secs(60);
-/// Recordings that are under way beside it, while anything may be killed.
+/// Recordings that are under way beside it, while anything may be killed, in the long run.
 const SPEAKERS: usize = 4;
 /// Load that goes on until it is told to stop: every fifth job has results that are objects in storage.
 const STEADY: Load = Load { lanes: 8, jobs: None, tasks: TASKS, model: "drill-50", other: Some((5, "drill-wide-50")) };
@@ -169,18 +169,22 @@ fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     // So that the kills are spread over the work, of which little is done while the broker or the database starts.
     let (jobs, count, mean_s) = if nightly() { (2_000, 300, 3.5) } else { (200, 20, 1.5) };
     let load = Load { lanes: jobs, jobs: Some(jobs), ..STEADY };
-    let talk = Talk::record(world);
-    ledger.enter_recordings(&talk.calm(), talk.tasks());
-    let talking = talk.repeat(world, SPEAKERS);
+    let talk = nightly().then(|| Talk::record(world));
+    let talking = talk.as_ref().map(|talk| {
+        ledger.enter_recordings(&talk.calm(), talk.tasks());
+        talk.repeat(world, SPEAKERS)
+    });
     let mut chance = world.chance(1);
     let mut killed = Vec::new();
     let row = under(world, ledger, "kills", load, |flood, watch| {
         killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_secs_f64(mean_s));
         killed.clone()
     });
-    let recordings = talking.finish(world);
-    println!("    {} recordings of {} tasks beside the texts", recordings.jobs, talk.tasks());
-    ledger.enter_recordings(&recordings, talk.tasks());
+    if let Some((talk, talking)) = talk.zip(talking) {
+        let recordings = talking.finish(world);
+        println!("    {} recordings of {} tasks beside the texts", recordings.jobs, talk.tasks());
+        ledger.enter_recordings(&recordings, talk.tasks());
+    }
     println!("    {:<20} kills  with work in flight", "victim");
     let by_victim = kills::by_victim(&killed);
     for (victim, (all, busy)) in &by_victim {
@@ -189,7 +193,7 @@ fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     assert_eq!(row.faults, count, "the work was done before all kills were");
     let busy = killed.iter().filter(|kill| kill.in_flight > 0).count();
     assert!(busy * 10 >= count * 8, "{busy} of {count} kills hit work in flight");
-    let seldom = kills::ALL.iter().find(|victim| by_victim.get(victim).is_none_or(|(all, _)| all * 12 < count));
+    let seldom = kills::victims().iter().find(|victim| by_victim.get(victim).is_none_or(|(all, _)| all * 12 < count));
     assert_eq!(seldom, None, "killed less often than one time in twelve");
     row
 }

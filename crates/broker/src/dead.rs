@@ -41,27 +41,27 @@ pub async fn remove(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<BTreeSe
     broker.using(scan(broker, Looked::Remove(letters))).await.map(|scan| scan.removed)
 }
 
+/// What lies in `warren.dead`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lying {
+    /// All letters.
+    pub ids: BTreeSet<Uuid>,
+    /// Those that were wanted, with what they hold.
+    pub read: Vec<Letter>,
+}
+
 /// The letters that lie in `warren.dead`, each of them once: further copies of the same letter are removed. Looks
 /// through the queue as [`remove`] does.
 ///
 /// # Errors
 /// [`ScanError`].
-pub async fn lying(broker: &Broker) -> Result<BTreeSet<Uuid>, ScanError> {
-    broker.using(scan(broker, Looked::Count)).await.map(|scan| scan.stayed)
-}
-
-/// What these letters hold, of those that lie in `warren.dead`. Looks through the queue as [`remove`] does.
-///
-/// # Errors
-/// [`ScanError`].
-pub async fn read(broker: &Broker, letters: &BTreeSet<Uuid>) -> Result<Vec<Letter>, ScanError> {
-    broker.using(scan(broker, Looked::Read(letters))).await.map(|scan| scan.read)
+pub async fn lying(broker: &Broker, wanted: &BTreeSet<Uuid>) -> Result<Lying, ScanError> {
+    broker.using(scan(broker, Looked::Read(wanted))).await.map(|scan| scan.lying)
 }
 
 /// What the queue is looked through for.
 #[derive(Clone, Copy, Debug)]
 enum Looked<'a> {
-    Count,
     Read(&'a BTreeSet<Uuid>),
     Remove(&'a BTreeSet<Uuid>),
 }
@@ -69,8 +69,7 @@ enum Looked<'a> {
 #[derive(Debug, Default)]
 struct Scan {
     removed: BTreeSet<Uuid>,
-    stayed: BTreeSet<Uuid>,
-    read: Vec<Letter>,
+    lying: Lying,
 }
 
 async fn scan(broker: &Broker, looked: Looked<'_>) -> Result<Scan, ScanError> {
@@ -112,8 +111,8 @@ async fn look_through(link: &Link, channel: &Channel, looked: Looked<'_>, scan: 
                 scan.removed.insert(letter.id);
             }
             // The first copy is in hand until the end, so that this one is not the last.
-            _ if !scan.stayed.insert(letter.id) => ack(link, &got).await?,
-            Looked::Read(letters) if letters.contains(&letter.id) => scan.read.push(letter),
+            _ if !scan.lying.ids.insert(letter.id) => ack(link, &got).await?,
+            Looked::Read(letters) if letters.contains(&letter.id) => scan.lying.read.push(letter),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use warren_broker::dead;
+use warren_broker::dead::{self, Lying};
 use warren_clock::Reconnect;
 use warren_messages::{replay::BY_HAND, routes::DEAD_QUEUE};
 use warren_store::StoreError;
@@ -136,7 +136,9 @@ pub(crate) async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<bo
     tracing::debug!(known, there, "warren.dead and its index differ");
     // Those that were found before this look began: younger ones may be on their way.
     let before = lead.parts.clock.now();
-    let lying: BTreeSet<String> = dead::lying(&lead.parts.broker).await?.iter().map(Uuid::to_string).collect();
+    let wanted = suspects.unknown.iter().take(NOTED_AT_ONCE).filter_map(|id| id.parse().ok()).collect();
+    let Lying { ids, read: mut strangers } = dead::lying(&lead.parts.broker, &wanted).await?;
+    let lying: BTreeSet<String> = ids.iter().map(Uuid::to_string).collect();
     let noted: BTreeSet<String> = read.known_letters(&Vec::from_iter(lying.clone())).await?.into_iter().collect();
     let unknown: BTreeSet<String> = lying.difference(&noted).cloned().collect();
     let missing: BTreeSet<String> =
@@ -153,12 +155,10 @@ pub(crate) async fn reconcile(lead: &Lead, suspects: &mut Suspects) -> Result<bo
         tx.audit(BY_HAND, "found again", &id, &json!({ "queue": DEAD_QUEUE }).to_string()).await?;
     }
     tx.commit().await?;
-    let strangers = suspects.unknown.intersection(&last.unknown).filter_map(|id| id.parse().ok());
-    let strangers: BTreeSet<Uuid> = strangers.take(NOTED_AT_ONCE).collect();
+    strangers.retain(|letter| suspects.unknown.contains(&letter.id.to_string()));
     if !strangers.is_empty() {
-        let letters = dead::read(&lead.parts.broker, &strangers).await?;
-        tracing::warn!(letters = letters.len(), "warren.dead held letters that were not in its index");
-        letters::index(lead, &letters).await?;
+        tracing::warn!(letters = strangers.len(), "warren.dead held letters that were not in its index");
+        letters::index(lead, &strangers).await?;
     }
     Ok(*suspects != last)
 }

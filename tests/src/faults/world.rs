@@ -19,12 +19,16 @@ use warren_local::rabbitmq::server_script;
 use super::{grounds::Grounds, points::Points, proxy::Proxy};
 use crate::{
     command::run,
+    nightly,
     stack::{Service, Wishes},
     wait::until,
 };
 
 /// Seconds between the broker's heartbeats, in these stacks.
 pub const HEARTBEAT_S: u64 = 4;
+
+/// Workers in the shorter runs.
+const TEXTS_ALONE: &str = "transcription=0,batch-embedding=2";
 
 /// All of it. Stopped when dropped.
 #[derive(Debug)]
@@ -62,12 +66,12 @@ impl Deref for World {
 }
 
 impl World {
-    /// All ready, and a worker for recordings among them.
+    /// All ready; in the long run, a worker for recordings among them.
     ///
     /// # Panics
     /// When a part is missing or does not become ready.
     pub fn start() -> Self {
-        Self::of("transcription=1,batch-embedding=2", "")
+        Self::of(if nightly() { "transcription=1,batch-embedding=2" } else { TEXTS_ALONE }, "")
     }
 
     /// Without the worker for recordings, with more settings, in TOML, by service; what they name takes the place of the
@@ -76,7 +80,7 @@ impl World {
     /// # Panics
     /// As [`World::start`].
     pub fn with(more: &str) -> Self {
-        Self::of("transcription=0,batch-embedding=2", more)
+        Self::of(TEXTS_ALONE, more)
     }
 
     fn of(workers: &str, more: &str) -> Self {

@@ -226,6 +226,7 @@ impl Coordinator {
                 for id in &asked.letters {
                     tx.discard_letter(id, &asked.reason).await.expect("written");
                 }
+                tx.letters_left(&asked.letters).await.expect("written");
                 tx.commit().await.expect("committed");
                 None
             }
