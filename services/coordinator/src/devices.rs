@@ -337,10 +337,16 @@ impl Devices {
     }
 
     async fn write_row(&self, lease: &Lease) -> Result<(), StoreError> {
-        let gone = self.lock().gone.clone();
+        // Both in one look: whoever gives it up after that is forgotten next time, with the row.
+        let (gone, given_up) = {
+            let inner = self.lock();
+            (inner.gone.clone(), inner.table.get(&lease.id).is_none())
+        };
         let tx = self.store.begin_as_leader(self.term).await?;
         delete(&tx, &gone).await?;
-        tx.grant_lease(&to_row(id(lease), lease)).await?;
+        if !given_up {
+            tx.grant_lease(&to_row(id(lease), lease)).await?;
+        }
         self.doubt.commit(tx).await?;
         self.forgotten(&gone);
         Ok(())
