@@ -1,14 +1,12 @@
 //! Whisper models on the worker's shelf.
 
+use warren_audio::SAMPLE_RATE;
 use warren_drills::StandIn;
 use warren_inference::{
     Device, Gate, InferenceError, SpeechOptions, SpeechOutput, SpokenSegment, Whisper, WhisperOptions, pass,
 };
 use warren_models::{Family, Model, ModelDir};
 use warren_worker::Loadable;
-
-/// Samples a second.
-const RATE: f64 = 16_000.0;
 
 /// A loaded speech model.
 pub(crate) enum Speech {
@@ -52,7 +50,7 @@ fn stand_in(
                 Ok(())
             })?;
         }
-        let end = window.len() as f64 / RATE;
+        let end = window.len() as f64 / f64::from(SAMPLE_RATE);
         seconds += end;
         done(seconds);
         spoken.push(vec![SpokenSegment {
