@@ -19,6 +19,7 @@ fn a_stack_does_what_its_commands_promise() {
     let mut cases = Cases::new();
     cases.case("the stack is as described", || the_stack_is_as_described(&stack));
     cases.case("a human voice is written down", || a_human_voice_is_written_down(&stack));
+    cases.case("care in decoding is chosen and told", || care_is_chosen_and_told(&stack));
     cases.case("languages are found out", || languages_are_found_out(&stack));
     cases.case("subtitles are well formed", || subtitles_are_well_formed(&stack));
     cases.case("texts become unit vectors", || texts_become_unit_vectors(&stack));
@@ -177,6 +178,32 @@ fn vectors(lines: &[Value]) -> Vec<Vec<f64>> {
 
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn care_is_chosen_and_told(stack: &Stack) {
+    let voice = inaugural();
+    let path = voice.path.to_str().expect("plain");
+    for (arguments, model, quality, beam_size) in [
+        (&[][..], "base", "balanced", 1),
+        (&["--quality", "fast", "--model", "tiny.en"], "tiny.en", "fast", 1),
+        (&["--quality", "best", "--model", "tiny.en"], "tiny.en", "best", 5),
+        (&["--quality", "best", "--beam-size", "2", "--model", "tiny.en"], "tiny.en", "best", 2),
+    ] {
+        let heard = stack.warren(&[&["transcribe", "--json", path], arguments].concat()).ok().json();
+        assert!(error_rate::words(&voice.text, text(&heard, "text")) <= 0.15, "{arguments:?}: {heard}");
+        let job = text(&heard, "job");
+        let shown = stack.warren(&["jobs", "show", "--json", job]).ok().json();
+        let transcript = stack.warren(&["transcript", "--json", job]).ok().json();
+        let file = stack.warren(&["transcript", "--format", "json", job]).ok().stdout;
+        let file: Value = serde_json::from_str(&file).expect("JSON");
+        for told in [&heard, &shown, &transcript, &file] {
+            assert_eq!((text(told, "model"), text(told, "quality")), (model, quality), "{arguments:?}: {told}");
+            assert_eq!(told["beam_size"], beam_size, "{arguments:?}: {told}");
+        }
+    }
+    let refused = stack.warren(&["transcribe", "--beam-size", "9", path]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--beam-size"), "{}", refused.stderr);
 }
 
 fn texts_become_unit_vectors(stack: &Stack) {

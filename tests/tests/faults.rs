@@ -16,7 +16,7 @@ use serde_json::json;
 use warren_tests::{
     cases::Cases,
     faults::{
-        flood::{Flood, Load},
+        flood::{Flood, Load, Tally},
         kills::{self, Kill, Victim},
         ledger::Ledger,
         proxy::{Fault, Proxy},
@@ -170,19 +170,19 @@ fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     let (jobs, count, mean_s) = if nightly() { (2_000, 300, 3.5) } else { (200, 20, 1.5) };
     let load = Load { lanes: jobs, jobs: Some(jobs), ..STEADY };
     let talk = nightly().then(|| Talk::record(world));
-    let talking = talk.as_ref().map(|talk| {
-        ledger.enter_recordings(&talk.calm(), talk.tasks());
-        talk.repeat(world, SPEAKERS)
-    });
+    let talking = talk.as_ref().map(|talk| talk.repeat(world, SPEAKERS));
+    let mut recordings = Tally::default();
     let mut chance = world.chance(1);
     let mut killed = Vec::new();
     let row = under(world, ledger, "kills", load, |flood, watch| {
         killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_secs_f64(mean_s));
+        // What is left are the texts that the kills delayed: they have the machine to themselves.
+        recordings = talking.map(|talking| talking.finish(world)).unwrap_or_default();
         killed.clone()
     });
-    if let Some((talk, talking)) = talk.zip(talking) {
-        let recordings = talking.finish(world);
+    if let Some(talk) = &talk {
         println!("    {} recordings of {} tasks beside the texts", recordings.jobs, talk.tasks());
+        ledger.enter_recordings(&talk.calm(), talk.tasks());
         ledger.enter_recordings(&recordings, talk.tasks());
     }
     println!("    {:<20} kills  with work in flight", "victim");

@@ -22,7 +22,8 @@ pub(crate) struct Fuzz {
 pub(crate) fn run(fuzz: &Fuzz) -> Result<(), CliError> {
     let workspace = Workspace::find()?;
     let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--workspace", "--example", "fuzz", "--"]);
+    // From the root, so that nothing is built anew with other features than the whole has.
+    command.args(["run", "--quiet", "--example", "fuzz", "--"]);
     command.args(&fuzz.arguments).current_dir(&workspace.root);
     // Returns only when it failed.
     Err(CliError::file("start cargo")(command.exec()))

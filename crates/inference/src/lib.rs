@@ -25,4 +25,4 @@ pub use embedder::{Embedder, EmbedderOptions, Pooling};
 pub use error::InferenceError;
 pub use gate::{Gate, Interrupted, Ungated, pass};
 pub use memory::{Memory, Probe};
-pub use whisper::{SpeechOptions, SpeechOutput, SpokenSegment, Whisper, WhisperOptions};
+pub use whisper::{MAX_BEAM_SIZE, SpeechOptions, SpeechOutput, SpokenSegment, Whisper, WhisperOptions};

@@ -77,13 +77,7 @@ fn a_window_s_text_does_not_depend_on_its_company() {
 #[test]
 fn nothing_is_invented_where_nobody_speaks() {
     let silence = vec![0.0; 10 * 16_000];
-    let mut state = 1_u32;
-    let noise: Vec<f32> = (0..5 * 16_000)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 * 2e-3 - 1e-3
-        })
-        .collect();
+    let noise = support::in_noise(&[0.0; 5 * 16_000], 1e-3);
     let gate = ShutAfter::new(1000);
     let output = tiny().transcribe(&[&silence, &noise, &[]], &SpeechOptions::default(), &gate, &|_| ()).unwrap();
     assert_eq!(output.windows, vec![Vec::new(); 3]);
@@ -101,13 +95,13 @@ fn the_language_is_detected_and_can_be_translated() {
         assert!(output.language_probability > 0.5 && output.language_probability <= 1.0, "{name}");
         assert!(!text(&output, 1).is_empty(), "{name}: {said}");
         // Given instead of detected, the text is the same.
-        let options = SpeechOptions { language: Some(language.into()), translate: false };
+        let options = SpeechOptions { language: Some(language.into()), ..SpeechOptions::default() };
         let given = run(base(), &[&silence, &samples], &options);
         assert_eq!((given.windows, given.language_probability), (output.windows, 1.0), "{name}");
     }
 
     let (samples, _) = support::clip("es/conteo");
-    let options = SpeechOptions { language: None, translate: true };
+    let options = SpeechOptions { translate: true, ..SpeechOptions::default() };
     let english = support::words(&text(&run(base(), &[&samples], &options), 0));
     let numbers = ["one", "two", "three", "four", "five", "1", "2", "3", "4", "5"];
     let found = english.iter().filter(|word| numbers.contains(&word.as_str())).count();
@@ -115,10 +109,41 @@ fn the_language_is_detected_and_can_be_translated() {
 }
 
 #[test]
+fn several_hypotheses_find_a_likelier_text_whatever_their_company() {
+    let voice = support::inaugural();
+    let (fox, _) = support::clip("en/quick_brown_fox");
+    let windows: [&[f32]; 3] = [&voice, &fox, &voice[60_000..]];
+    let five = SpeechOptions { beam_size: 5, ..SpeechOptions::default() };
+    let (greedy, best) = (run(tiny(), &windows, &SpeechOptions::default()), run(tiny(), &windows, &five));
+    assert_eq!(support::words(&text(&best, 0)), support::words(INAUGURAL));
+    let likely = |output: &SpeechOutput| output.windows.iter().flatten().map(|s| s.avg_logprob).sum::<f32>();
+    assert!(likely(&best) >= likely(&greedy), "{} < {}", likely(&best), likely(&greedy));
+    assert_eq!(run(tiny(), &[&fox], &five).windows[0], best.windows[1], "to the last bit");
+    let one = SpeechOptions { beam_size: 1, single_pass: true, ..SpeechOptions::default() };
+    assert_eq!(run(tiny(), &windows, &one), greedy, "where the first pass is good, it is the last");
+}
+
+#[test]
+fn what_is_poor_is_tried_again_unless_one_pass_is_all_that_is_wanted() {
+    // Speech so far under noise that the first pass only guesses.
+    let samples = support::in_noise(&support::inaugural(), 0.7);
+    let passes = |single_pass| {
+        let gate = ShutAfter::new(10_000);
+        let options = SpeechOptions { single_pass, ..SpeechOptions::default() };
+        let output = tiny().transcribe(&[&samples], &options, &gate, &|_| ()).unwrap();
+        (output, gate.steps.into_inner().unwrap().len())
+    };
+    let ((first, once), (_, again)) = (passes(true), passes(false));
+    assert!(first.windows[0].iter().all(|segment| segment.temperature == 0.0), "{first:?}");
+    assert!(again > 2 * once, "{once} steps, and {again}");
+}
+
+#[test]
 fn what_the_model_cannot_do_is_refused() {
     let samples = vec![0.0; 16_000];
     let refused = |model: &Whisper, language: Option<&str>, translate| {
-        let options = SpeechOptions { language: language.map(str::to_owned), translate };
+        let language = language.map(str::to_owned);
+        let options = SpeechOptions { language, translate, ..SpeechOptions::default() };
         model.transcribe(&[&samples], &options, &Ungated, &|_| ()).unwrap_err().code()
     };
     assert_eq!(refused(tiny(), Some("fr"), false), Code::Unsupported);

@@ -10,10 +10,12 @@
 pub mod edits;
 pub mod envelope;
 pub mod ids;
+mod quality;
 pub mod replay;
 pub mod routes;
 mod times;
 
+pub use quality::MAX_BEAM_SIZE;
 pub use times::{from_millis, to_millis, wrong_time};
 
 /// Types generated from `proto/warren/v1`.

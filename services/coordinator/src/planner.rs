@@ -111,6 +111,7 @@ pub(crate) fn transcribe(
         target_seconds: f64::from(settings.task_audio_s),
         ..TaskLimits::default()
     };
+    let (quality, beam_size) = spec.decoding();
     plan::transcribe_tasks(&windows, &limits)
         .into_iter()
         .zip(0_i64..)
@@ -126,6 +127,8 @@ pub(crate) fn transcribe(
                 model: job.model.clone(),
                 language: spec.language.clone(),
                 translate: spec.translate,
+                beam_size,
+                single_pass: quality.single_pass(),
             });
             NewTask {
                 id: parts.clock.new_id(),

@@ -4,6 +4,7 @@ use tonic::Status;
 use warren_fault::Code;
 use warren_jobs::{JobClass, plan::MAX_TEXTS_BYTES};
 use warren_messages::{
+    MAX_BEAM_SIZE,
     ids::{InvalidId, MediaId},
     wire,
 };
@@ -55,7 +56,16 @@ impl Rules<'_> {
             String::new()
         };
         let model = model.name.clone();
-        let filled = wire::TranscribeSpec { model, language, embedding_model, downgraded_from, ..spec.clone() };
+        let (quality, beam_size) = decoding(spec)?;
+        let filled = wire::TranscribeSpec {
+            model,
+            language,
+            embedding_model,
+            downgraded_from,
+            quality: quality.into(),
+            beam_size,
+            ..spec.clone()
+        };
         Ok((media, filled))
     }
 
@@ -246,6 +256,18 @@ pub(crate) fn class(class: i32) -> Result<JobClass, Status> {
     }
 }
 
+/// How a recording is decoded.
+fn decoding(spec: &wire::TranscribeSpec) -> Result<(wire::Quality, u32), Status> {
+    if wire::Quality::try_from(spec.quality).is_err() {
+        return Err(invalid("transcribe.quality", format!("{} is none of FAST, BALANCED, BEST", spec.quality)));
+    }
+    let (quality, beam_size) = spec.decoding();
+    if beam_size > MAX_BEAM_SIZE {
+        return Err(invalid("transcribe.beam_size", format!("is {beam_size}; at most {MAX_BEAM_SIZE} are followed")));
+    }
+    Ok((quality, beam_size))
+}
+
 /// A request id; `None` when there is none.
 ///
 /// # Errors
@@ -317,6 +339,20 @@ mod tests {
         assert_eq!((spec.model.as_str(), spec.language.as_str()), ("base", "de"));
         assert_eq!(spec.embedding_model, "all-MiniLM-L6-v2");
         assert_eq!(embed(&["a"], "minilm").expect("valid").model, "all-MiniLM-L6-v2");
+    }
+
+    #[test]
+    fn care_in_decoding_is_filled_in_and_bounded() {
+        let decoded = |quality: i32, beam_size| {
+            let spec = transcribe(|spec| (spec.quality, spec.beam_size) = (quality, beam_size));
+            spec.map(|spec| (spec.quality(), spec.beam_size))
+        };
+        assert_eq!(decoded(0, 0).expect("valid"), (wire::Quality::Balanced, 1));
+        assert_eq!(decoded(wire::Quality::Best.into(), 0).expect("valid"), (wire::Quality::Best, 5));
+        assert_eq!(decoded(wire::Quality::Best.into(), 8).expect("valid"), (wire::Quality::Best, 8));
+        let status = decoded(0, 9).expect_err("nine");
+        is(status, Grpc::InvalidArgument, "InputInvalid", &["transcribe.beam_size", "9", "at most 8"]);
+        is(decoded(7, 0).expect_err("7"), Grpc::InvalidArgument, "InputInvalid", &["transcribe.quality", "7", "BEST"]);
     }
 
     #[test]

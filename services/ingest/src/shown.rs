@@ -104,7 +104,8 @@ pub(crate) fn number<N: TryInto<u32>>(count: N) -> u32 {
     count.try_into().unwrap_or(u32::MAX)
 }
 
-fn spec(job: &Job) -> Option<Spec> {
+/// What was asked for.
+pub(crate) fn spec(job: &Job) -> Option<Spec> {
     let spec = match job.kind {
         JobKind::Transcribe => serde_json::from_str(&job.spec).map(Spec::Transcribe),
         JobKind::Embed | JobKind::Query => serde_json::from_str(&job.spec).map(Spec::Embed),

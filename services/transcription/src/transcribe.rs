@@ -6,7 +6,7 @@ use warren_blob::{BadKey, Blobs, Key};
 use warren_broker::{Delay, Delivery, Handler};
 use warren_clock::UnixMillis;
 use warren_fault::{Cause, Code, Fault};
-use warren_inference::SpeechOptions;
+use warren_inference::{MAX_BEAM_SIZE, SpeechOptions};
 use warren_jobs::{TaskKind, retry::RetryPolicy};
 use warren_messages::wire::{self, task::Work, task_report::Report};
 use warren_telemetry::metrics;
@@ -40,8 +40,7 @@ impl Transcribe {
         let samples = samples(&key, &stretch, &hand.unless_dropped(range).await?)?;
 
         let seconds = stretch.seconds();
-        let language = (!work.language.is_empty()).then(|| work.language.clone());
-        let options = SpeechOptions { language, translate: work.translate };
+        let options = options(work)?;
         let task = hand.task().clone();
         // Every window fills the model's thirty seconds, whatever its length.
         let load = Load { rows: stretch.windows.len(), length: 0 };
@@ -60,6 +59,17 @@ impl Transcribe {
             segments: on_the_recording(&work.windows, spoken.windows),
         }))
     }
+}
+
+/// How the work is to be done.
+fn options(work: &wire::TranscribeTask) -> Result<SpeechOptions, Fault> {
+    let beam_size = work.beam_size.max(1) as usize;
+    if beam_size > MAX_BEAM_SIZE {
+        let problem = format!("transcribe.beamSize: {beam_size} hypotheses are more than the {MAX_BEAM_SIZE} that fit");
+        return Err(Fault::permanent(Code::Malformed, problem));
+    }
+    let language = (!work.language.is_empty()).then(|| work.language.clone());
+    Ok(SpeechOptions { language, translate: work.translate, beam_size, single_pass: work.single_pass })
 }
 
 /// The samples of the stretch; exactly as many as were asked for.
@@ -98,6 +108,16 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn a_task_that_names_no_care_is_greedy_and_one_that_asks_too_much_is_refused() {
+        assert_eq!(options(&wire::TranscribeTask::default()).expect("greedy"), SpeechOptions::default());
+        let greedy = wire::TranscribeTask { beam_size: 5, single_pass: true, ..Default::default() };
+        let wanted = SpeechOptions { beam_size: 5, single_pass: true, ..SpeechOptions::default() };
+        assert_eq!(options(&greedy).expect("five"), wanted);
+        let fault = options(&wire::TranscribeTask { beam_size: u32::MAX, ..Default::default() }).expect_err("too many");
+        assert!(matches!(&fault, Fault::Permanent(cause) if cause.message.contains("beamSize")), "{fault}");
+    }
 
     #[test]
     fn a_short_object_is_damage_and_not_silence() {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use warren_messages::wire::{
-    CancelJobRequest, EventLevel, Job, JobEvent, JobState, ListJobsRequest, jobs_client::JobsClient,
+    CancelJobRequest, EventLevel, Job, JobEvent, JobState, ListJobsRequest, job, jobs_client::JobsClient,
 };
 
 use crate::{
@@ -136,13 +136,18 @@ async fn list(server: &Server, arguments: &Jobs, json: bool) -> Result<(), CliEr
 
 /// A job for programs.
 pub(crate) fn as_json(job: &Job) -> serde_json::Value {
+    let decoding = match &job.spec {
+        Some(job::Spec::Transcribe(spec)) => Some(spec.decoding()),
+        _ => None,
+    };
     json!({
         "id": job.id, "kind": job.kind, "state": output::state(job.state()), "progress_done": job.progress_done,
         "progress_planned": job.progress_planned, "error_code": job.error_code, "error_message": job.error_message,
         "name": job.name, "model": models(job).0, "downgraded_from": models(job).1, "heartbeat_at": job.heartbeat_at,
         "last_step": job.last_step, "created_at": job.created_at, "finished_at": job.finished_at,
         "expected_end": job.expected_end, "speed": job.speed, "resubmitted_from": job.resubmitted_from,
-        "peak_memory_bytes": job.peak_memory_bytes,
+        "peak_memory_bytes": job.peak_memory_bytes, "quality": decoding.map(|(quality, _)| quality.word()),
+        "beam_size": decoding.map(|(_, beam_size)| beam_size),
     })
 }
 

@@ -12,9 +12,12 @@ use futures::StreamExt as _;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use targets::targets;
-use warren_messages::wire::{
-    EventLevel, GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat, job,
-    submit_job_request::Spec, transcripts_client::TranscriptsClient,
+use warren_messages::{
+    MAX_BEAM_SIZE,
+    wire::{
+        self, EventLevel, GetTranscriptRequest, Job, JobState, TranscribeSpec, Transcript, TranscriptFormat, job,
+        submit_job_request::Spec, transcripts_client::TranscriptsClient,
+    },
 };
 
 use crate::{
@@ -43,6 +46,12 @@ pub(crate) struct Transcribe {
     /// Translate into English.
     #[arg(long)]
     translate: bool,
+    /// Speed against care. Default: balanced.
+    #[arg(long, value_enum)]
+    quality: Option<Quality>,
+    /// Hypotheses followed side by side; 1 is greedy. Default: as many as the quality follows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BEAM_SIZE)))]
+    beam_size: Option<u32>,
     /// Make the text searchable: see `warren search`.
     #[arg(long)]
     index: bool,
@@ -57,6 +66,27 @@ pub(crate) struct Transcribe {
     /// Write one file for each recording into this folder instead of printing.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+}
+
+/// Speed against care in decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Quality {
+    /// One greedy pass; what it guesses is kept.
+    Fast,
+    /// Greedy, and again where that loops or guesses.
+    Balanced,
+    /// Five hypotheses side by side, and again likewise.
+    Best,
+}
+
+impl Quality {
+    const fn wire(self) -> wire::Quality {
+        match self {
+            Self::Fast => wire::Quality::Fast,
+            Self::Balanced => wire::Quality::Balanced,
+            Self::Best => wire::Quality::Best,
+        }
+    }
 }
 
 /// Forms of a transcript.
@@ -171,6 +201,8 @@ async fn one(server: &Server, input: &Input<'_>, arguments: &Transcribe, bar: Pr
         translate: arguments.translate,
         index: arguments.index,
         allow_downgrade: arguments.allow_downgrade,
+        quality: arguments.quality.map_or(wire::Quality::Unspecified, Quality::wire).into(),
+        beam_size: arguments.beam_size.unwrap_or(0),
         ..TranscribeSpec::default()
     };
     let outcome = transcribe(server, &input.source, spec, arguments.limits.terms(), arguments.format, &bar).await;
@@ -337,6 +369,8 @@ fn as_json(file: &Path, done: &Done) -> Value {
             if let Some(asked) = asked {
                 value["downgraded_from"] = asked.into();
             }
+            value["quality"] = transcript.quality().word().into();
+            value["beam_size"] = transcript.beam_size.into();
             value["segments"] = segments(transcript);
             if job.state() == JobState::Succeeded {
                 value["text"] = transcript.text.clone().into();
@@ -362,6 +396,6 @@ pub(crate) fn rendered(transcript: &Transcript) -> String {
 
 /// As programs get them.
 pub(crate) fn segments(transcript: &Transcript) -> Value {
-    let segment = |s: &warren_messages::wire::Segment| json!({ "start": s.start, "end": s.end, "text": s.text });
+    let segment = |s: &wire::Segment| json!({ "start": s.start, "end": s.end, "text": s.text });
     transcript.segments.iter().map(segment).collect()
 }

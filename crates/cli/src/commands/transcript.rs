@@ -26,6 +26,7 @@ pub(crate) async fn run(server: &Server, arguments: &Transcript, json: bool) -> 
         return output::json_line(&json!({
             "job": transcript.job, "complete": transcript.complete, "text": transcript.text,
             "language": transcript.language, "duration": transcript.duration_seconds, "model": transcript.model,
+            "quality": transcript.quality().word(), "beam_size": transcript.beam_size,
             "segments": segments(&transcript),
         }));
     }

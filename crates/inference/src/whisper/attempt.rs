@@ -71,6 +71,11 @@ impl Attempt {
         self.compression = compression_ratio(text.trim());
     }
 
+    /// Natural logarithm of the probability of all that it said.
+    pub(crate) fn logprob(&self) -> f32 {
+        self.sum_logprob
+    }
+
     pub(crate) fn avg_logprob(&self) -> f32 {
         // The end token counts, too.
         self.sum_logprob / (self.said.len() + 1) as f32
@@ -107,8 +112,13 @@ impl Attempt {
         });
     }
 
+    /// True when it ended in a loop.
+    pub(crate) fn looped(&self) -> bool {
+        self.looped.is_some()
+    }
+
     fn repeats(&self) -> bool {
-        self.looped.is_some() || self.compression > MAX_COMPRESSION
+        self.looped() || self.compression > MAX_COMPRESSION
     }
 }
 

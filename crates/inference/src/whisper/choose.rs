@@ -34,20 +34,51 @@ impl Draws {
 }
 
 /// Chooses the next token: the most probable at temperature 0, else one drawn from `softmax(logits / temperature)`.
-///
-/// When all times together are more probable than any single text token, a time is chosen (the last of the
-/// reference's timestamp rules).
 pub(crate) fn choose(logits: &[f32], first_time: u32, temperature: f32, draws: &mut Draws) -> Choice {
-    let (text, times) = logits.split_at(first_time as usize);
-    let (text_top, times_top) = (top(text), top(times));
-    let highest = text_top.max(times_top);
-    let (text_sum, times_sum) = (sum(text, highest), sum(times, highest));
-    let time_only = times_sum > exp(text_top - highest);
-    let (allowed, offset, total) =
-        if time_only { (times, first_time, times_sum) } else { (logits, 0, text_sum + times_sum) };
+    let allowed = Allowed::of(logits, first_time);
+    allowed.choice(if temperature > 0.0 { draw(allowed.logits, temperature, draws) } else { argmax(allowed.logits) })
+}
 
-    let index = if temperature > 0.0 { draw(allowed, temperature, draws) } else { argmax(allowed) };
-    Choice { token: offset + index as u32, logprob: allowed[index] - highest - total.ln() }
+/// The `count` most probable next tokens, the first of equals first; fewer where fewer are possible.
+pub(crate) fn likeliest(logits: &[f32], first_time: u32, count: usize) -> Vec<Choice> {
+    let allowed = Allowed::of(logits, first_time);
+    let mut indices: Vec<usize> =
+        (0..allowed.logits.len()).filter(|index| allowed.logits[*index] > f32::NEG_INFINITY).collect();
+    let order = |a: &usize, b: &usize| allowed.logits[*b].total_cmp(&allowed.logits[*a]).then(a.cmp(b));
+    if count < indices.len() {
+        indices.select_nth_unstable_by(count, order);
+        indices.truncate(count);
+    }
+    indices.sort_unstable_by(order);
+    indices.into_iter().map(|index| allowed.choice(index)).collect()
+}
+
+/// The scores that a token may be chosen from.
+struct Allowed<'a> {
+    logits: &'a [f32],
+    /// The token of the first of them.
+    first: u32,
+    /// Natural logarithm of the sum of their exponentials.
+    log_total: f32,
+}
+
+impl<'a> Allowed<'a> {
+    /// All tokens; only times when they together are more probable than any single text token (the last of the
+    /// reference's timestamp rules).
+    fn of(logits: &'a [f32], first_time: u32) -> Self {
+        let (text, times) = logits.split_at(first_time as usize);
+        let (text_top, times_top) = (top(text), top(times));
+        let highest = text_top.max(times_top);
+        let (text_sum, times_sum) = (sum(text, highest), sum(times, highest));
+        let time_only = times_sum > exp(text_top - highest);
+        let (logits, first, total) =
+            if time_only { (times, first_time, times_sum) } else { (logits, 0, text_sum + times_sum) };
+        Self { logits, first, log_total: highest + total.ln() }
+    }
+
+    fn choice(&self, index: usize) -> Choice {
+        Choice { token: self.first + index as u32, logprob: self.logits[index] - self.log_total }
+    }
 }
 
 /// Probability of `token` among all tokens.
@@ -134,6 +165,22 @@ mod tests {
         logits[33..40].fill(f32::NEG_INFINITY);
         logits[3] = 2.0;
         assert_eq!(choose(&logits, 30, 0.0, &mut draws()).token, 3);
+    }
+
+    #[test]
+    fn the_likeliest_come_in_order_and_only_where_they_are_possible() {
+        let mut logits: Vec<f32> = (0..40).map(|i| (i * 7 % 11) as f32).collect();
+        logits[30..].fill(f32::NEG_INFINITY);
+        let all = likeliest(&logits, 30, 100);
+        assert_eq!(all.len(), 30);
+        assert!(all.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
+        assert!((all.iter().map(|choice| choice.logprob.exp()).sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(likeliest(&logits, 30, 4), all[..4]);
+        assert_eq!(all[0], choose(&logits, 30, 0.0, &mut draws()));
+        // The first of equals first: 3, 14 and 25 score 10.
+        assert_eq!(all[..3].iter().map(|choice| choice.token).collect::<Vec<_>>(), [3, 14, 25]);
+        logits[30..].fill(9.0);
+        assert!(likeliest(&logits, 30, 4).iter().all(|choice| choice.token >= 30), "times are likelier together");
     }
 
     #[test]

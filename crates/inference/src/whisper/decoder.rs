@@ -165,6 +165,19 @@ impl Layer {
 }
 
 impl Said {
+    /// An empty row of a decoder without layers but one, for tests of what goes on around it.
+    #[cfg(test)]
+    pub(crate) fn empty(capacity: usize) -> Self {
+        let zeros = || Tensor::zeros((1, capacity, 1), DType::F32, &Device::Cpu).expect("zeros");
+        Self { layers: vec![(zeros(), zeros())], length: 0 }
+    }
+
+    /// The same once more, to go on in another way.
+    pub(crate) fn copy(&self) -> Result<Self, InferenceError> {
+        let layers = self.layers.iter().map(|(keys, values)| Ok((keys.copy()?, values.copy()?)));
+        Ok(Self { layers: layers.collect::<candle_core::Result<_>>()?, length: self.length })
+    }
+
     /// Tokens that this row can still take.
     pub(crate) fn room(&self) -> usize {
         self.layers.first().and_then(|(keys, _)| keys.dim(1).ok()).unwrap_or(0).saturating_sub(self.length)

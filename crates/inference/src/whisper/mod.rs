@@ -14,6 +14,7 @@ mod language;
 mod reference;
 mod repetition;
 mod rules;
+mod search;
 mod segments;
 mod tokens;
 mod transcribe;
@@ -73,12 +74,22 @@ impl Default for WhisperOptions {
 }
 
 /// What is asked of the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpeechOptions {
     /// The language spoken, as a code like `en`; `None` has it detected.
     pub language: Option<String>,
     /// Translate to English instead of writing down what is said.
     pub translate: bool,
+    /// Hypotheses followed side by side; 1 is greedy. Costs nearly as many times the decoding.
+    pub beam_size: usize,
+    /// Keep what the first pass says, even where it loops or guesses; a loop is cut off after one round.
+    pub single_pass: bool,
+}
+
+impl Default for SpeechOptions {
+    fn default() -> Self {
+        Self { language: None, translate: false, beam_size: 1, single_pass: false }
+    }
 }
 
 /// What was heard.
@@ -171,14 +182,20 @@ impl Whisper {
         let (positions, width) = (d.audio_positions as u64, d.width as u64);
         // One layer's widest moment: the residual, fused qkv, the MLP's inner values twice, one head's scores.
         let encoder = positions * (width * 16 + positions * 2) * self.value_bytes();
-        self.weight_bytes + encoder + self.rows as u64 * self.window_bytes()
+        // Hypotheses of one window share what was heard.
+        let searched =
+            self.window_bytes() + (MAX_BEAM_SIZE as u64 - 1) * self.position_bytes() * self.capacity() as u64;
+        self.weight_bytes + encoder + (self.rows as u64 * self.window_bytes()).max(searched)
     }
 
     /// Bytes that one window takes while it is decoded.
     fn window_bytes(&self) -> u64 {
-        let d = &self.dimensions;
-        let positions = d.audio_positions + self.capacity();
-        (2 * d.decoder_layers * positions * d.width) as u64 * self.value_bytes()
+        (self.dimensions.audio_positions + self.capacity()) as u64 * self.position_bytes()
+    }
+
+    /// Bytes of the keys and values of one position, in all layers.
+    fn position_bytes(&self) -> u64 {
+        (2 * self.dimensions.decoder_layers * self.dimensions.width) as u64 * self.value_bytes()
     }
 
     fn value_bytes(&self) -> u64 {
@@ -190,6 +207,9 @@ impl Whisper {
         (MAX_TOKENS + tokens::MAX_PROMPT).min(self.dimensions.text_positions)
     }
 }
+
+/// Most hypotheses that [`Whisper::memory_estimate`] allows for.
+pub const MAX_BEAM_SIZE: usize = 8;
 
 /// More rows than this gain nothing on a processor: weights are then read once for all.
 const MAX_ROWS: usize = 8;

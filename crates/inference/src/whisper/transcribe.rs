@@ -6,8 +6,9 @@ use warren_audio::MEL_FRAMES;
 use super::{
     MAX_TOKENS, RATE, SpeechOptions, SpeechOutput, SpokenSegment, Whisper,
     attempt::{Attempt, TEMPERATURES, Verdict},
-    choose::{Draws, choose, probability},
-    decoder::{Heard, Row, Said},
+    choose::{Draws, probability},
+    decoder::{Heard, Row},
+    search::Search,
     segments::{Span, spans},
 };
 use crate::{Gate, InferenceError, gate::pass};
@@ -49,18 +50,7 @@ struct Group<'a> {
     pieces: &'a [Piece<'a>],
     heard: Vec<Heard>,
     prompt: &'a [u32],
-}
-
-/// One row while it is being decoded.
-struct Running {
-    /// Index of its piece.
-    piece: usize,
-    said: Said,
-    token: u32,
-    draws: Draws,
-    /// The last time it named, as a share of the piece.
-    reached: f64,
-    attempt: Attempt,
+    options: &'a SpeechOptions,
 }
 
 /// How much of a piece is done, 0 to 1, when attempt number `step` at decoding it is through by `through`, 0 to 1.
@@ -118,8 +108,8 @@ impl Whisper {
     /// the chance that higher temperatures need is seeded from the samples. The one thing windows share is the
     /// language, detected on the first of them in which somebody speaks.
     ///
-    /// A window that decodes to a loop or to a guess is tried again at rising temperatures. If none is good, the best
-    /// is kept, its loop cut off after one round.
+    /// A window that decodes to a loop or to a guess is tried again at rising temperatures, unless one pass is all that
+    /// is wanted. If none is good, the best is kept, its loop cut off after one round.
     ///
     /// `gate` is asked before every forward pass, and how many windows are decoded together at most. `progress` hears the
     /// seconds of audio done, summed over the windows, those that are being worked on in part; it never falls.
@@ -157,19 +147,19 @@ impl Whisper {
             None => self.listen_for_language(&pieces, gate)?,
         };
         let prompt = self.prompt(language, options.translate);
-        let rows = self.rows.min(gate.rows()).max(1);
+        let together = (self.rows.min(gate.rows()) / options.beam_size.max(1)).max(1);
 
         let mut segments = vec![Vec::new(); windows.len()];
         let mut progress = Progress::new(progress);
         while !pieces.is_empty() {
             let mut rests = Vec::new();
-            for pieces in pieces.chunks(rows) {
+            for pieces in pieces.chunks(together) {
                 let mut heard: Vec<Heard> = encoded.drain(..pieces.len().min(encoded.len())).collect();
                 for (index, piece) in pieces.iter().enumerate().skip(heard.len()) {
                     heard.push(self.hear(piece.samples, gate)?);
                     progress.at(index, ENCODED * piece.seconds());
                 }
-                let group = Group { pieces, heard, prompt: &prompt };
+                let group = Group { pieces, heard, prompt: &prompt, options };
                 let attempts = self.best_attempts(&group, gate, &mut progress)?;
                 let mut done = 0.0;
                 for (piece, attempt) in pieces.iter().zip(attempts) {
@@ -249,7 +239,8 @@ impl Whisper {
     ) -> Result<Vec<Attempt>, InferenceError> {
         let mut best: Vec<Option<Attempt>> = vec![None; group.pieces.len()];
         let mut open: Vec<usize> = (0..group.pieces.len()).collect();
-        for (step, temperature) in TEMPERATURES.into_iter().enumerate() {
+        let tries = if group.options.single_pass { 1 } else { TEMPERATURES.len() };
+        for (step, temperature) in TEMPERATURES.into_iter().take(tries).enumerate() {
             let mut still_open = Vec::new();
             for (piece, attempt) in self.decode(group, &open, step, gate, progress)? {
                 if attempt.verdict() == Verdict::Poor {
@@ -257,7 +248,7 @@ impl Whisper {
                         temperature,
                         avg_logprob = attempt.avg_logprob(),
                         compression_ratio = attempt.compression(),
-                        "decoding failed; the next temperature is tried"
+                        "decoding failed at this temperature"
                     );
                     still_open.push(piece);
                     best[piece] = Some(match best[piece].take() {
@@ -286,68 +277,56 @@ impl Whisper {
         gate: &dyn Gate,
         progress: &mut Progress<'_>,
     ) -> Result<Vec<(usize, Attempt)>, InferenceError> {
-        let Group { pieces, heard, prompt } = group;
+        let Group { pieces, heard, prompt, options } = group;
         let temperature = TEMPERATURES[step];
-        let vocabulary = &self.tokens.vocabulary;
+        // Chance follows one hypothesis: the mean over many is no longer what it draws from.
+        let width = if temperature > 0.0 { 1 } else { options.beam_size };
         let start = |piece: &usize| {
-            Ok(Running {
-                piece: *piece,
-                said: self.decoder.start(self.capacity())?,
-                token: prompt[0],
-                draws: Draws::for_audio(pieces[*piece].samples, step),
-                reached: 0.0,
-                attempt: Attempt::new(temperature, 0.0),
-            })
+            let draws = Draws::for_audio(pieces[*piece].samples, step);
+            Ok(Search::new(*piece, width, temperature, draws, self.decoder.start(self.capacity())?, prompt[0]))
         };
-        let mut running: Vec<Running> = open.iter().map(start).collect::<Result<_, InferenceError>>()?;
+        let mut searches: Vec<Search> = open.iter().map(start).collect::<Result<_, InferenceError>>()?;
         let mut finished = Vec::new();
 
         for position in 0.. {
             let last_of_prompt = position + 1 >= prompt.len();
-            let logits = pass(gate, "decode", || {
+            let mut logits = pass(gate, "decode", || {
                 self.threads.run(|| {
-                    let mut rows: Vec<Row<'_>> = running
-                        .iter_mut()
-                        .map(|row| Row { heard: &heard[row.piece], said: &mut row.said, token: row.token })
-                        .collect();
+                    let mut rows: Vec<Row<'_>> =
+                        searches.iter_mut().flat_map(|search| search.rows(&heard[search.piece])).collect();
                     let hidden = self.decoder.step(&mut rows)?;
                     // Scores are wanted after the start token, for silence, and from the end of the prompt on.
                     if position == 0 || last_of_prompt { self.decoder.logits(&hidden) } else { Ok(Vec::new()) }
                 })
             })?;
             if position == 0 {
-                for (row, logits) in running.iter_mut().zip(&logits) {
-                    row.attempt.no_speech = probability(logits, self.tokens.no_speech);
+                for (search, logits) in searches.iter_mut().zip(&logits) {
+                    search.no_speech(probability(logits, self.tokens.no_speech));
                 }
             }
             if !last_of_prompt {
-                for row in &mut running {
-                    row.token = prompt[position + 1];
+                for search in &mut searches {
+                    search.prompt(prompt[position + 1]);
                 }
                 continue;
             }
 
-            let mut going = Vec::with_capacity(running.len());
-            for (mut row, mut logits) in running.into_iter().zip(logits) {
-                vocabulary.restrict(&mut logits, &row.attempt.said);
-                let choice = choose(&logits, vocabulary.first_time, temperature, &mut row.draws);
-                row.token = choice.token;
-                let seconds = pieces[row.piece].seconds();
-                if let Some(time) = vocabulary.seconds(choice.token) {
-                    row.reached = (time / seconds).min(1.0);
-                }
-                let goes_on = row.attempt.add(choice, vocabulary) && row.attempt.said.len() < MAX_TOKENS;
-                if goes_on && row.said.room() > 0 {
-                    let through = row.reached.max(row.attempt.said.len() as f64 / MAX_TOKENS as f64);
-                    progress.at(row.piece, seconds * share_done(step, through));
-                    going.push(row);
+            let mut going = Vec::with_capacity(searches.len());
+            for mut search in searches {
+                let own = logits.drain(..search.width()).collect();
+                let seconds = pieces[search.piece].seconds();
+                if search.advance(own, &self.tokens.vocabulary)? {
+                    let through = (search.reached() / seconds).min(1.0).max(search.length() as f64 / MAX_TOKENS as f64);
+                    progress.at(search.piece, seconds * share_done(step, through));
+                    going.push(search);
                 } else {
-                    row.attempt.finish(&self.tokens.text(&row.attempt.said)?);
-                    finished.push((row.piece, row.attempt));
+                    let (piece, mut attempt) = search.best();
+                    attempt.finish(&self.tokens.text(&attempt.said)?);
+                    finished.push((piece, attempt));
                 }
             }
-            running = going;
-            if running.is_empty() {
+            searches = going;
+            if searches.is_empty() {
                 break;
             }
         }

@@ -27,6 +27,16 @@ pub(crate) fn inaugural() -> Vec<f32> {
     clip("en/inaugural").0
 }
 
+/// The same under white noise whose samples reach up to `loudness`, the same every time.
+pub(crate) fn in_noise(samples: &[f32], loudness: f32) -> Vec<f32> {
+    let mut state = 1_u32;
+    let noisy = |sample: &f32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        sample + ((state >> 8) as f32 / (1 << 24) as f32 * 2.0 - 1.0) * loudness
+    };
+    samples.iter().map(noisy).collect()
+}
+
 /// A clip and what is said in it, such as `fr/comptage`.
 pub(crate) fn clip(name: &str) -> (Vec<f32>, String) {
     let library = Library::new(ModelsSettings::default().cache);

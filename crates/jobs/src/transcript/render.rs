@@ -15,6 +15,10 @@ pub struct Document<'a> {
     pub duration: f64,
     /// Model that heard it.
     pub model: &'a str,
+    /// How it was decoded: `fast`, `balanced` or `best`.
+    pub quality: &'a str,
+    /// Hypotheses that were followed side by side; 1 is greedy.
+    pub beam_size: u32,
     /// False when parts are missing.
     pub complete: bool,
     /// The whole text.
@@ -125,12 +129,15 @@ mod tests {
             language: "en",
             duration: 1.5,
             model: "whisper-tiny",
+            quality: "balanced",
+            beam_size: 1,
             complete: true,
             text: text(&segments, "en"),
             segments: &segments,
         };
         let expected = concat!(
-            r#"{"language":"en","duration":1.5,"model":"whisper-tiny","complete":true,"text":"Hi","#,
+            r#"{"language":"en","duration":1.5,"model":"whisper-tiny","quality":"balanced","#,
+            r#""beam_size":1,"complete":true,"text":"Hi","#,
             r#""segments":[{"start":0.0,"end":1.5,"text":"Hi","avg_logprob":-0.25,"no_speech_prob":0.5}]}"#
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);

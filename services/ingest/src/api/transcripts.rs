@@ -7,14 +7,14 @@ use warren_jobs::{
 };
 use warren_messages::{
     ids::JobId,
-    wire::{self, GetTranscriptRequest, Transcript, TranscriptFormat, transcripts_server},
+    wire::{self, GetTranscriptRequest, Quality, Transcript, TranscriptFormat, job::Spec, transcripts_server},
 };
 use warren_store::{Job, Segment};
 
 use crate::{
     auth::caller,
     parts::Parts,
-    shown::number,
+    shown::{self, number},
     status::{invalid, of_store},
 };
 
@@ -44,6 +44,10 @@ fn transcript(job: &Job, rows: &[Segment], format: TranscriptFormat) -> Transcri
     let segments = stitch([rows.iter().map(segment)], duration);
     let language = job.language.clone().unwrap_or_default();
     let complete = job.state == JobState::Succeeded;
+    let (quality, beam_size) = match shown::spec(job) {
+        Some(Spec::Transcribe(spec)) => spec.decoding(),
+        _ => (Quality::Unspecified, 0),
+    };
     let text = transcript::text(&segments, &language);
     let rendered = match format {
         TranscriptFormat::Unspecified => String::new(),
@@ -55,6 +59,8 @@ fn transcript(job: &Job, rows: &[Segment], format: TranscriptFormat) -> Transcri
                 language: &language,
                 duration,
                 model: &job.model,
+                quality: quality.word(),
+                beam_size,
                 complete,
                 text: text.clone(),
                 segments: &segments,
@@ -82,6 +88,8 @@ fn transcript(job: &Job, rows: &[Segment], format: TranscriptFormat) -> Transcri
             .collect(),
         rendered,
         language,
+        quality: quality.into(),
+        beam_size,
     }
 }
 

@@ -197,7 +197,7 @@ async fn a_recording_becomes_windows_and_windows_become_segments() {
         windows: part.windows,
         model: "tiny.en".to_owned(),
         language: String::new(),
-        translate: false,
+        ..Default::default()
     });
     service.ask(TaskKind::Transcribe, job, work).await;
     let (report, Report::Transcribed(transcribed)) = service.report().await else { panic!("segments") };
