@@ -16,7 +16,8 @@ use serde_json::json;
 use warren_tests::{
     cases::Cases,
     faults::{
-        flood::{Flood, Load, Tally},
+        callers::Tally,
+        flood::{Flood, Load},
         kills::{self, Kill, Victim},
         ledger::Ledger,
         proxy::{Fault, Proxy},
@@ -34,8 +35,8 @@ const TASKS: usize = 10;
 /// Longest recovery of whatever is killed; of the broker, which starts slowly.
 const RECOVERY: Duration = Duration::from_secs(30);
 const RECOVERY_OF_BROKER: Duration = Duration::from_secs(60);
-/// Recordings that are under way beside it, while anything may be killed, in the long run.
-const SPEAKERS: usize = 4;
+/// Callers with a recording under way beside it, while anything may be killed, in the long run.
+const SPEAKERS: usize = 1;
 /// Load that goes on until it is told to stop: every fifth job has results that are objects in storage.
 const STEADY: Load = Load { lanes: 8, jobs: None, tasks: TASKS, model: "drill-50", other: Some((5, "drill-wide-50")) };
 
@@ -177,7 +178,7 @@ fn random_kills(world: &World, ledger: &mut Ledger) -> Row {
     let row = under(world, ledger, "kills", load, |flood, watch| {
         killed = kills::spree(world, flood, watch, &mut chance, count, Duration::from_secs_f64(mean_s));
         // What is left are the texts that the kills delayed: they have the machine to themselves.
-        recordings = talking.map(|talking| talking.finish(world)).unwrap_or_default();
+        recordings = talking.map(|talking| talking.stop(world)).unwrap_or_default();
         killed.clone()
     });
     if let Some(talk) = &talk {
@@ -226,8 +227,8 @@ fn made(victim: Victim, service: &str, pid: Option<u32>, world: &World) -> Kill 
 }
 
 /// Kills one victim so many times, each time once it has recovered from the last.
-fn again_and_again(world: &World, watch: &Watch, victim: Victim, times: usize) -> Vec<Kill> {
-    let mut chance = world.chance(4);
+fn again_and_again(world: &World, watch: &Watch, row: u64, victim: Victim, times: usize) -> Vec<Kill> {
+    let mut chance = world.chance(row);
     let one = |_| {
         thread::sleep(Duration::from_millis(chance.random_range(500..2_000)));
         let kill = until(&format!("{victim} can be killed"), RECOVERY, || kills::kill(world, victim));
@@ -242,12 +243,12 @@ fn again_and_again(world: &World, watch: &Watch, victim: Victim, times: usize) -
 
 fn broker_dies(world: &World, ledger: &mut Ledger) -> Row {
     let times = if nightly() { 20 } else { 3 };
-    under(world, ledger, "broker dies", STEADY, |_, watch| again_and_again(world, watch, Victim::Broker, times))
+    under(world, ledger, "broker dies", STEADY, |_, watch| again_and_again(world, watch, 4, Victim::Broker, times))
 }
 
 fn database_dies(world: &World, ledger: &mut Ledger) -> Row {
     let times = if nightly() { 20 } else { 2 };
-    under(world, ledger, "database dies", STEADY, |_, watch| again_and_again(world, watch, Victim::Database, times))
+    under(world, ledger, "database dies", STEADY, |_, watch| again_and_again(world, watch, 5, Victim::Database, times))
 }
 
 fn leader_stands_still(world: &World, ledger: &mut Ledger) -> Row {

@@ -111,7 +111,10 @@ fn a_child_that_says_nothing_is_ended_when_it_is_not_wanted() {
     let options = DecodeOptions { ffmpeg: program, ..options() };
     let stopped = options.stopped.clone();
     let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(500));
+        // The shell has become the program that says nothing.
+        while children(std::process::id(), "tail").is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         stopped.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let begun = Instant::now();

@@ -9,7 +9,7 @@ use warren_jobs::{JobState, TaskKind, TaskState, state::Standing};
 
 use crate::{
     envelope::decode,
-    ids::TaskId,
+    ids::{JobId, TaskId},
     routes::{self, COMMANDS, REPORTS},
     wire::{self, Command, Task, TaskReport},
 };
@@ -128,13 +128,13 @@ impl Content {
         )
     }
 
-    /// The field in which an edited body would do another's work in place of this one's: a task's message stands for the
-    /// same texts or stretch of sound of the same job, a report for the same run of its task, a command for the same job.
-    /// `None`: it may stand for this one.
-    pub fn misplaced(&self, edited: &Self) -> Option<&'static str> {
+    /// The field in which `edited` would do another's work in place of this one's: a task's message stands for the same
+    /// texts or stretch of sound of the same job, read from the same object, a report for the same run of its task, a
+    /// command for the same job. `None`: it may stand for this one.
+    fn misplaced(&self, edited: &Self) -> Option<&'static str> {
         use crate::wire::task::Work;
         let differs = match (self, edited) {
-            (Self::Task(_, was), Self::Task(_, is)) => [
+            (Self::Task(_, was), Self::Task(_, is)) => vec![
                 ("id", was.id != is.id),
                 ("job", was.job != is.job),
                 match (&was.work, &is.work) {
@@ -148,16 +148,18 @@ impl Content {
                     }
                     (was, is) => ("the kind of its work", kind(was) != kind(is)),
                 },
+                ("the object that it reads", self.inputs() != edited.inputs()),
             ],
-            (Self::Report(was), Self::Report(is)) => {
-                [("task", was.task != is.task), ("job", was.job != is.job), ("dispatch", was.dispatch != is.dispatch)]
-            }
-            (Self::Command(was), Self::Command(is)) => [
+            (Self::Report(was), Self::Report(is)) => vec![
+                ("task", was.task != is.task),
+                ("job", was.job != is.job),
+                ("dispatch", was.dispatch != is.dispatch),
+            ],
+            (Self::Command(was), Self::Command(is)) => vec![
                 ("the kind of the command", kind(&was.command) != kind(&is.command)),
                 ("job", was.job() != is.job()),
-                ("", false),
             ],
-            _ => [("its queue", true), ("", false), ("", false)],
+            _ => vec![("its queue", true)],
         };
         differs.into_iter().find_map(|(field, differs)| differs.then_some(field))
     }
@@ -184,6 +186,59 @@ impl Content {
     }
 }
 
+/// What is known of a letter besides what its body says, which may be what is damaged.
+#[derive(Clone, Copy, Debug)]
+pub struct Original<'a> {
+    /// Where it was when it died.
+    pub queue: &'a str,
+    /// Its body.
+    pub body: &'a [u8],
+    /// The task, job and dispatch that its headers named, or else its body.
+    pub task: Option<Uuid>,
+    /// See `task`.
+    pub job: Option<Uuid>,
+    /// See `task`.
+    pub dispatch: Option<i64>,
+    /// The payload of that task's row: its work, as it was sent out.
+    pub payload: Option<&'a str>,
+}
+
+impl Original<'_> {
+    /// Why `edited` cannot stand for it; `None`: it does the same work in another way.
+    pub fn misplaced(&self, edited: &Content) -> Option<String> {
+        let was = self.of_row().or_else(|| Content::read(self.queue, self.body).ok());
+        let field = self.not_its_own(edited).or_else(|| was?.misplaced(edited));
+        field.map(|field| format!("{field} must stay as it was: the body would do another's work"))
+    }
+
+    fn not_its_own(&self, edited: &Content) -> Option<&'static str> {
+        let (job, dispatch) = match edited {
+            Content::Task(_, task) => (Some(task.job.as_str()), None),
+            Content::Report(report) => (Some(report.job.as_str()), Some(i64::from(report.dispatch))),
+            Content::Command(command) => (command.job(), None),
+        };
+        let job = job.and_then(|job| job.parse::<JobId>().ok()).map(|job| job.0);
+        let other = |known: Option<Uuid>, named: Option<Uuid>| known.is_some() && known != named;
+        if !matches!(edited, Content::Command(_)) && other(self.task, edited.task()) {
+            Some("its task")
+        } else if other(self.job, job) {
+            Some("its job")
+        } else if dispatch.is_some() && self.dispatch.is_some() && dispatch != self.dispatch {
+            Some("dispatch")
+        } else {
+            None
+        }
+    }
+
+    /// A task's message as it was sent out, however its letter looks.
+    fn of_row(&self) -> Option<Content> {
+        let kind = *TaskKind::ALL.iter().find(|kind| routes::tasks(**kind).queue == self.queue)?;
+        let work: Task = serde_json::from_str(self.payload?).ok().filter(|task: &Task| task.work.is_some())?;
+        let (id, job) = (TaskId(self.task?).to_string(), JobId(self.job?).to_string());
+        Some(Content::Task(kind, Task { id, job, ..work }))
+    }
+}
+
 fn kind<T>(content: &Option<T>) -> Option<mem::Discriminant<T>> {
     content.as_ref().map(mem::discriminant)
 }
@@ -194,11 +249,6 @@ fn texts(work: &wire::EmbedTask) -> Option<usize> {
         Input::Texts(texts) => texts.texts.len(),
         Input::Lines(lines) => lines.count as usize,
     })
-}
-
-/// Why an edited body cannot stand for a letter's.
-pub fn misplaced(field: &str) -> String {
-    format!("{field} must stay as it was: the body would do another's work")
 }
 
 #[cfg(test)]
@@ -270,6 +320,46 @@ mod tests {
         }
         assert_eq!(command().misplaced(&command()), None);
         assert_eq!(report().misplaced(&task()), Some("its queue"));
+    }
+
+    #[test]
+    fn an_edited_body_is_its_letters_own_even_where_that_cannot_be_read() {
+        let ids = |task: u128, job: u128| {
+            (TaskId(Uuid::from_u128(task)).to_string(), JobId(Uuid::from_u128(job)).to_string())
+        };
+        let prepare = |task: u128, job: u128, media: u128| {
+            let ((id, job), media) = (ids(task, job), Uuid::from_u128(media));
+            let body =
+                format!(r#"{{"id":"{id}","job":"{job}","dispatch":2,"prepare":{{"mediaKey":"media/{media}"}}}}"#);
+            Content::read("warren.task.prepare", body.as_bytes()).expect("a task")
+        };
+        let payload = format!(r#"{{"prepare":{{"mediaKey":"media/{}"}}}}"#, Uuid::from_u128(9));
+        let letter = Original {
+            queue: "warren.task.prepare",
+            body: b"torn",
+            task: Some(Uuid::from_u128(1)),
+            job: Some(Uuid::from_u128(2)),
+            dispatch: Some(2),
+            payload: Some(&payload),
+        };
+        assert_eq!(letter.misplaced(&prepare(1, 2, 9)), None);
+        for (other, says) in
+            [(prepare(3, 2, 9), "its task"), (prepare(1, 3, 9), "its job"), (prepare(1, 2, 8), "the object")]
+        {
+            assert!(letter.misplaced(&other).is_some_and(|why| why.starts_with(says)), "{says}: {other:?}");
+        }
+        // What its own body says is damage, where the row knows better.
+        let damaged = serde_json::to_vec(&wire::Task { id: ids(1, 2).0, job: ids(1, 2).1, ..Task::default() });
+        let damaged = damaged.expect("JSON");
+        assert_eq!(Original { body: &damaged, ..letter }.misplaced(&prepare(1, 2, 9)), None);
+
+        let report = |task: u128, dispatch: u32| {
+            let (task, job) = ids(task, 2);
+            Content::Report(TaskReport { task, job, dispatch, ..TaskReport::default() })
+        };
+        let letter = Original { queue: REPORTS.queue, ..letter };
+        assert_eq!(letter.misplaced(&report(1, 2)), None);
+        assert!(letter.misplaced(&report(3, 2)).is_some() && letter.misplaced(&report(1, 3)).is_some());
     }
 
     #[test]

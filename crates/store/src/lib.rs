@@ -51,7 +51,7 @@ pub use replays::{NewReplay, Replay, ReplayCounts, ReplayLetter, ReplayLetterSta
 pub use results::{EmbeddingRow, Segment};
 pub use search::{ArchiveStats, Hit, NewPassage, Passage, SearchIndex};
 pub use settings::StoreSettings;
-pub use store::{Reads, Store, Tx};
+pub use store::{Committed, Reads, Store, Tx};
 pub use tasks::{Finish, Finished, NewTask, OpenTasks, QueueStats, Task, Want};
 pub use ticks::Tick;
 pub use workers::{LastError, Worker};

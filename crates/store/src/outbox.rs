@@ -26,7 +26,7 @@ pub struct NewOutbox {
     pub relay: String,
 }
 
-/// Where a message goes. Messages to one destination are published in the order in which they were written.
+/// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destination {
     /// Exchange.

@@ -42,6 +42,12 @@ pub struct Tx {
     leading: Option<OwnedMutexGuard<()>>,
 }
 
+/// A transaction that was committed, before the leader's next one.
+#[derive(Debug)]
+pub struct Committed {
+    _leading: Option<OwnedMutexGuard<()>>,
+}
+
 /// The reading methods, on the reader pool or inside a transaction.
 #[derive(Debug)]
 pub struct Reads<'c> {
@@ -196,9 +202,18 @@ impl Tx {
     /// # Errors
     /// Why they are not; after a lost connection it is not known whether they are.
     pub async fn commit(self) -> Result<(), StoreError> {
-        let _until_then = self.leading;
+        self.commit_in_order().await.map(drop)
+    }
+
+    /// The same; the leader's next transaction begins when what this returns is dropped, so that what is kept in memory of
+    /// the rows can follow commits in their order.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn commit_in_order(self) -> Result<Committed, StoreError> {
         let inner = Arc::into_inner(self.inner).ok_or_else(StoreError::kept_transaction)?;
-        Ok(inner.commit().await?)
+        inner.commit().await?;
+        Ok(Committed { _leading: self.leading })
     }
 
     /// The reading methods, seeing what this transaction changed.

@@ -154,7 +154,7 @@ impl<M: Loadable> Engine<M> {
                     () = self.stopping.cancelled() => return Err(stopping()),
                 }
             }
-            self.known.hear(&model.name, lease.batches());
+            self.known.hear(&model.name, lease.batches(), Instant::now());
             let rows = ladder.get_or_insert_with(|| Ladder::new(self.rows(model, load.rows, length))).rows();
             let gate = LeaseGate::new(lease, hand.task().clone(), hand.inference.clone(), rows);
             let before = hand.inference_seconds();
@@ -191,7 +191,7 @@ impl<M: Loadable> Engine<M> {
                 Ok(done) => {
                     if let Some(ladder) = ladder {
                         if ladder.is_lower() {
-                            self.known.learn(&model.name, length, ladder.rows());
+                            self.known.learn(&model.name, length, ladder.rows(), Instant::now());
                         }
                         hand.found_full(ladder.told(device, &model.name, length, true));
                     }

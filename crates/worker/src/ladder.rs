@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use warren_messages::wire::{DeviceFull, SafeBatch, Shortage};
@@ -75,29 +76,50 @@ pub(crate) fn bucket(length: u32) -> u32 {
     if length == 0 { 0 } else { length.checked_next_power_of_two().unwrap_or(u32::MAX) }
 }
 
+/// What this worker found is older than the coordinator's list by now: that has it, or has forgotten it.
+const REPORTED: Duration = Duration::from_secs(60);
+
 /// How many inputs have been found to fit, by model and class of lengths.
 #[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<HashMap<(String, u32), usize>>);
+pub(crate) struct Known(Mutex<HashMap<(String, u32), Fits>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Fits {
+    rows: usize,
+    /// When this worker found it; `None`: it was told.
+    found: Option<Instant>,
+}
 
 impl Known {
-    /// Takes in what the coordinator knows.
-    pub(crate) fn hear(&self, model: &str, batches: &[SafeBatch]) {
+    /// Takes in what the coordinator knows now, in place of what it knew. It forgets after a while, since room comes back.
+    /// Of what was found here just now and what it says, the smaller counts.
+    pub(crate) fn hear(&self, model: &str, batches: &[SafeBatch], now: Instant) {
+        let mut known = self.lock();
+        let is_new = |fits: &Fits| fits.found.is_some_and(|found| now.duration_since(found) < REPORTED);
+        known.retain(|(of, _), fits| of != model || is_new(fits));
         for batch in batches {
-            self.learn(model, batch.length, batch.rows as usize);
+            let rows = (batch.rows as usize).max(1);
+            let told = Fits { rows, found: None };
+            let fits = known.entry((model.to_owned(), batch.length)).or_insert(told);
+            fits.rows = fits.rows.min(rows);
         }
     }
 
-    /// So many fit. Of two answers the smaller counts.
-    pub(crate) fn learn(&self, model: &str, length: u32, rows: usize) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = rows.max(1);
-        known.entry((model.to_owned(), length)).and_modify(|before| *before = rows.min(*before)).or_insert(rows);
+    /// So many fit: found at `now`.
+    pub(crate) fn learn(&self, model: &str, length: u32, rows: usize, now: Instant) {
+        let found = Fits { rows: rows.max(1), found: Some(now) };
+        let mut known = self.lock();
+        let fits = known.entry((model.to_owned(), length)).or_insert(found);
+        *fits = Fits { rows: found.rows.min(fits.rows), ..found };
     }
 
     /// How many fit, as far as is known.
     pub(crate) fn rows(&self, model: &str, length: u32) -> Option<usize> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(model.to_owned(), length)).copied()
+        self.lock().get(&(model.to_owned(), length)).map(|fits| fits.rows)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, u32), Fits>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,10 +163,23 @@ mod tests {
 
     #[test]
     fn the_smaller_of_two_answers_counts_for_its_lengths() {
-        let known = Known::default();
-        known.learn("m", bucket(100), 8);
-        known.hear("m", &[SafeBatch { length: 128, rows: 4 }, SafeBatch { length: 128, rows: 16 }]);
+        let (known, now) = (Known::default(), Instant::now());
+        known.learn("m", bucket(100), 8, now);
+        known.hear("m", &[SafeBatch { length: 128, rows: 4 }, SafeBatch { length: 128, rows: 16 }], now);
         assert_eq!((known.rows("m", 128), known.rows("m", 64), known.rows("n", 128)), (Some(4), None, None));
         assert_eq!((bucket(0), bucket(1), bucket(65), bucket(u32::MAX)), (0, 1, 128, u32::MAX));
+    }
+
+    #[test]
+    fn what_the_coordinator_forgets_is_forgotten_here_but_not_what_was_just_found() {
+        let (known, found) = (Known::default(), Instant::now());
+        known.learn("m", 64, 8, found);
+        known.learn("n", 64, 2, found);
+        known.hear("m", &[], found + REPORTED / 2);
+        assert_eq!(known.rows("m", 64), Some(8), "the coordinator may not have heard of it");
+        known.hear("m", &[SafeBatch { length: 64, rows: 16 }], found + REPORTED);
+        assert_eq!(known.rows("m", 64), Some(16), "it says what counts");
+        known.hear("m", &[], found + REPORTED);
+        assert_eq!((known.rows("m", 64), known.rows("n", 64)), (None, Some(2)));
     }
 }

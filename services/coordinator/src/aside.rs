@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use warren_blob::{BlobError, Key};
 use warren_broker::{Broker, Received};
 use warren_fault::{Code, Fault};
 use warren_messages::{
@@ -12,6 +13,18 @@ use warren_messages::{
 
 /// Longest between two looks at messages that all wait: others that could go on may be behind them in the queue.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest that a message waits for object storage while others wait behind it; then it waits alone.
+const STORAGE: Duration = Duration::from_secs(5);
+
+/// What storage answers about `key`, if it does so soon.
+///
+/// # Errors
+/// What it says, or that it says nothing.
+pub(crate) async fn soon<T>(key: &Key, asked: impl Future<Output = Result<T, BlobError>>) -> Result<T, Fault> {
+    let slow = || Fault::retry_later(Code::BlobUnavailable, format!("{key}: no answer within {} s", STORAGE.as_secs()));
+    timeout(STORAGE, asked).await.map_err(|_| slow())?.map_err(|error| error.fault())
+}
 
 /// True when only the message itself has to wait: without the store or the lead, nothing goes on.
 pub(crate) fn waits_alone(fault: &Fault) -> bool {

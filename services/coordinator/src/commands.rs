@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use serde_json::json;
 use uuid::Uuid;
-use warren_blob::{BlobError, Key};
+use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
 use warren_fault::{Cause, Code, Fault};
 use warren_jobs::{JobKind, JobState, TaskKind, plan::MAX_TEXTS_OBJECT_BYTES};
@@ -16,7 +17,7 @@ use warren_messages::{
 use warren_store::{EventLevel, Job, NewEvent, NewTask, Reads, StoreError, Tx};
 
 use crate::{
-    aside::{put_aside, waits_alone},
+    aside::{put_aside, soon, waits_alone},
     board::Changes,
     lead::{self, Lead, Parts},
     operate, planner, put_away, replay, settle,
@@ -30,9 +31,23 @@ impl GroupHandler<Received<Command>> for Commands {
     async fn handle(&self, group: &[Received<Command>]) -> Result<(), Fault> {
         // From before the first look: what is told meanwhile counts.
         let retry = self.0.parts.retry.notified();
+        // Who cancels waits for an answer, and needs no storage. The others that do ask it side by side.
+        let (cancels, others): (Vec<_>, Vec<_>) =
+            group.iter().partition(|received| matches!(received.message.command, Some(What::Cancel(_))));
+        let (stored, others): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|received| matches!(received.message.command, Some(What::Submitted(_) | What::Delete(_))));
+        let mut outcomes = Vec::with_capacity(group.len());
+        for received in cancels {
+            outcomes.push((received, self.one(received).await));
+        }
+        outcomes.extend(join_all(stored.into_iter().map(async |received| (received, self.one(received).await))).await);
+        for received in others {
+            outcomes.push((received, self.one(received).await));
+        }
         let mut waiting = Vec::new();
-        for received in group {
-            match self.one(received).await {
+        for (received, outcome) in outcomes {
+            match outcome {
                 Err(fault) if waits_alone(&fault) => {
                     tracing::warn!(%fault, "a command waits");
                     waiting.push(received);
@@ -100,12 +115,16 @@ impl Commands {
             return Ok(());
         }
         let blobs = &self.0.parts.blobs;
-        blobs.delete(&Key::texts(id)).await.map_err(|error| error.fault())?;
+        let texts = Key::texts(id);
+        soon(&texts, blobs.delete(&texts)).await?;
         let Ok(MediaId(media)) = media.parse() else { return Ok(()) };
         let kept = self.0.parts.store.read().media(media).await.map_err(|error| error.fault())?;
         match kept {
             Some(_) => Ok(()),
-            None => blobs.delete(&Key::media(media)).await.map_err(|error| error.fault()),
+            None => {
+                let media = Key::media(media);
+                soon(&media, blobs.delete(&media)).await
+            }
         }
     }
 }
@@ -163,8 +182,8 @@ async fn first_tasks(parts: &Parts, job: &Job) -> Result<Plan, Fault> {
         let tasks = vec![planner::prepare(parts, job, &media)];
         return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
     }
-    let object =
-        parts.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES).await.map_err(|e: BlobError| e.fault())?;
+    let texts = Key::texts(job.id);
+    let object = soon(&texts, parts.blobs.get_bytes(&texts, MAX_TEXTS_OBJECT_BYTES)).await?;
     let lines = planner::lines(&object).map_err(Fault::Permanent)?;
     let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
     Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })

@@ -355,7 +355,7 @@ impl Devices {
     async fn mark_draining(&self, lease: &Lease) -> Result<(), StoreError> {
         let tx = self.store.begin_as_leader(self.term).await?;
         tx.set_lease_state(id(lease), lease.fence as i64, DRAINING).await?;
-        self.doubt.commit(tx).await
+        self.doubt.commit(tx).await.map(drop)
     }
 
     async fn forget_gone(&self) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ use warren_messages::{
     wire::Notice,
 };
 use warren_relay::Relay;
-use warren_store::{Job, Store, StoreError, Term, Tx};
+use warren_store::{Committed, Job, Store, StoreError, Term, Tx};
 
 use crate::{
     board::{Board, Changes},
@@ -135,14 +135,16 @@ impl Lead {
     /// # Errors
     /// When it cannot be committed; then nobody learns of anything, and if it is not known whether it was, the term ends.
     pub(crate) async fn commit(&self, tx: Tx, changes: &Changes) -> Result<(), StoreError> {
-        self.doubt.commit(tx).await?;
-        self.follow(changes).await;
+        let committed = self.doubt.commit(tx).await?;
+        self.follow(committed, changes).await;
         Ok(())
     }
 
     /// What has to happen after a commit.
-    pub(crate) async fn follow(&self, changes: &Changes) {
+    pub(crate) async fn follow(&self, committed: Committed, changes: &Changes) {
         self.tell_workers(changes);
+        // The board is as the rows are, so that the next transaction may change both.
+        drop(committed);
         self.parts.relay.committed();
         self.release.notify_one();
         if !(changes.ended.is_empty() && changes.finished.is_empty() && changes.waiting.is_empty()) {

@@ -20,9 +20,9 @@ use warren_clock::UnixMillis;
 use warren_jobs::TaskKind;
 use warren_messages::{
     ids::{JobId, TaskId},
-    routes::{COMMANDS, REPORTS, tasks},
+    routes::{COMMANDS, DEAD_EXCHANGE, REPORTS, tasks},
 };
-use warren_store::{EventLevel, Job, NewEvent, StoreError, Task};
+use warren_store::{Destination, EventLevel, Job, NewEvent, StoreError, Task};
 
 use crate::{
     board::{Changes, Out},
@@ -123,9 +123,12 @@ fn newest(released: &[Task], in_hand: &HashSet<(Uuid, i64)>) -> BTreeMap<TaskKin
 }
 
 /// True when something is still to be published that was written at least `age` ago: it may be what seems to be missing.
+/// Letters on their way back to `warren.dead` are nobody's work.
 async fn in_outbox(lead: &Lead, age: Duration) -> Result<bool, StoreError> {
-    let oldest = lead.parts.store.read().oldest_unsent().await?;
-    Ok(oldest.is_some_and(|oldest| oldest <= lead.parts.clock.now().minus(age)))
+    let keys = TaskKind::ALL.iter().map(|kind| kind.as_str()).chain([REPORTS.key, COMMANDS.key]);
+    let letters: Vec<Destination> =
+        keys.map(|key| Destination { exchange: DEAD_EXCHANGE.to_owned(), routing_key: key.to_owned() }).collect();
+    Ok(!lead.parts.store.read().unsent_older_than(age, &letters, 1).await?.is_empty())
 }
 
 /// Jobs that were accepted at least `age` ago, and that nobody has planned or is about to plan.

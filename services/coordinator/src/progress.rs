@@ -41,10 +41,10 @@ pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Resul
             () = stopping.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        let lost = Instant::now().checked_sub(allowed).map(|earliest| lead.sessions().expire(earliest));
-        for lost in lost.iter().flatten() {
-            settle_outcome(reaper::lost(lead, lost).await)?;
+        if let Some(earliest) = Instant::now().checked_sub(allowed) {
+            lead.sessions().expire(earliest);
         }
+        settle_outcome(reaper::write_losses(lead).await)?;
         lead.count_slots();
         settle_outcome(write(lead).await)?;
         live.show(gauges(lead));

@@ -174,6 +174,20 @@ async fn purge(lead: &Lead) -> Result<(), StoreError> {
     tx.commit().await
 }
 
+/// Writes down what was lost with workers that were given up.
+///
+/// # Errors
+/// When the store is away; what is not written down yet is kept.
+pub(crate) async fn write_losses(lead: &Lead) -> Result<(), StoreError> {
+    loop {
+        let Some(next) = lead.sessions().next_lost() else { return Ok(()) };
+        if let Err(error) = lost(lead, &next).await {
+            lead.sessions().keep(next);
+            return Err(error);
+        }
+    }
+}
+
 /// A worker is gone. What it may have died of counts a loss: what ran alone, or else all that did not only wait. Its
 /// messages are delivered again by the broker.
 ///
@@ -206,6 +220,19 @@ pub(crate) async fn lost(lead: &Lead, lost: &Lost) -> Result<(), StoreError> {
         changes.touched.push(out.job);
     }
     lead.commit(tx, &changes).await?;
+    // The losses are counted, and must not be again: the next one of a task that is not buried now buries it.
+    if let Err(error) = bury_lost(lead, &current, &blamed).await {
+        tracing::warn!(%error, "tasks that were lost too often are not buried yet");
+    }
+    Ok(())
+}
+
+/// Buries the tasks that workers were lost to too often.
+async fn bury_lost(
+    lead: &Lead,
+    current: &[(TaskId, &InHand, Out)],
+    blamed: &impl Fn(&InHand) -> bool,
+) -> Result<(), StoreError> {
     let policy = RetryPolicy { max_losses: lead.parts.settings.reaper.max_losses, ..RetryPolicy::default() };
     for (task, in_hand, _) in current.iter().filter(|(_, in_hand, _)| blamed(in_hand)) {
         if let Some(row) = lead.parts.store.read().task(task.0).await? {

@@ -80,11 +80,11 @@ pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreErr
     let written = async {
         let tx = lead.begin().await?;
         let written = write(parts, &tx, &wants).await?;
-        lead.doubt.commit(tx).await?;
+        let committed = lead.doubt.commit(tx).await?;
         warren_drills::passing("coordinator.tasks-released");
-        Ok::<_, StoreError>(written)
+        Ok::<_, StoreError>((committed, written))
     };
-    let (tasks, changes) = match written.await {
+    let (committed, (tasks, changes)) = match written.await {
         Ok(written) => written,
         Err(error) => {
             let mut board = lead.board();
@@ -96,7 +96,7 @@ pub(crate) async fn release(lead: &Lead, kind: TaskKind) -> Result<u64, StoreErr
     };
     note(lead, kind, &picked, &tasks);
     metrics::RELEASE_SECONDS.record(began.elapsed().as_secs_f64(), &[("kind", kind.as_str())]);
-    lead.follow(&changes).await;
+    lead.follow(committed, &changes).await;
     Ok(picked.iter().map(|(_, count)| count).sum())
 }
 

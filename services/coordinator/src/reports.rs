@@ -6,12 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use futures::future::join_all;
 use serde_json::json;
-use tokio::time::timeout;
 use uuid::Uuid;
 use warren_blob::Key;
 use warren_broker::{GroupHandler, Received};
@@ -30,7 +28,7 @@ use warren_store::{
 use warren_telemetry::metrics;
 
 use crate::{
-    aside::{put_aside, waits_alone},
+    aside::{put_aside, soon, waits_alone},
     board::Changes,
     lead::{self, Lead, Parts},
     planner::{self, Payload},
@@ -39,8 +37,6 @@ use crate::{
 
 /// Largest result object: 256 vectors of 4096 dimensions, and room.
 const MAX_VECTORS_BYTES: u64 = 8 << 20;
-/// Longest that the reports of a group wait for one object; what it belongs to then waits alone.
-const FETCH: Duration = Duration::from_secs(5);
 
 /// Handles queue `warren.result`.
 #[derive(Debug)]
@@ -143,10 +139,7 @@ impl Reports {
             Some(Vectors::Object(object)) => {
                 let key = Key::parse(&object.key).map_err(|error| malformed(error.to_string()))?;
                 let fetching = self.0.parts.blobs.get_checked(&key, &object.sha256, MAX_VECTORS_BYTES);
-                let fetched = timeout(FETCH, fetching).await.map_err(|_| {
-                    Fault::retry_later(Code::BlobUnavailable, format!("{key}: not read within {} s", FETCH.as_secs()))
-                })?;
-                fetched.map_err(|error| error.fault())?.to_vec()
+                soon(&key, fetching).await?.to_vec()
             }
             None => return Err(malformed("embedded: one of `inline`, `object` is required".to_owned())),
         };

@@ -17,7 +17,13 @@ use warren_messages::{
 };
 use warren_store::{Store, StoreError, Term};
 
-use crate::{devices::Answer, lead::Lead, leadership::Current, reaper, sessions::Orders};
+use crate::{
+    devices::Answer,
+    lead::Lead,
+    leadership::Current,
+    reaper,
+    sessions::{Orders, Superseded},
+};
 
 /// Orders to one worker that have not been read yet.
 const UNREAD_ORDERS: usize = 256;
@@ -164,14 +170,15 @@ async fn session(lead: &Arc<Lead>, mut reports: Streaming<WorkerReport>, orders:
             let _ = orders.send(Err(unknown_device(&report.device))).await;
             break;
         }
+        if lead.sessions().report(&report, orders) == Err(Superseded) {
+            let _ = orders.send(Err(superseded(&report.worker))).await;
+            break;
+        }
         known = Some((report.worker.clone(), report.boot.clone()));
-        let replaced = lead.sessions().report(&report, orders);
         lead.count_slots();
         lead.release.notify_one();
-        if let Some(lost) = replaced
-            && let Err(error) = reaper::lost(lead, &lost).await
-        {
-            tracing::warn!(%error, "losses of a replaced worker not recorded");
+        if let Err(error) = reaper::write_losses(lead).await {
+            tracing::warn!(%error, "losses of a replaced worker not recorded; again in a moment");
         }
         // Before the answer: whoever has that knows whether its tasks are wanted. But leases depend on the answer, and a
         // slow database must not cost them.
@@ -221,6 +228,11 @@ async fn void(lead: &Lead, report: &WorkerReport) {
             lead.sessions().stale(&report.worker, task, reported);
         }
     }
+}
+
+fn superseded(worker: &str) -> Status {
+    let what = "is the name of a process that was started later; give each worker its own, `leases.worker`";
+    Status::already_exists(format!("worker: `{worker}` {what}"))
 }
 
 fn unknown_device(device: &str) -> Status {

@@ -72,15 +72,28 @@ pub(crate) struct Lost {
     pub running: Vec<(TaskId, InHand)>,
 }
 
+/// A process reports under a name that a later one has by now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Superseded;
+
 /// All live workers, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     workers: BTreeMap<String, Worker>,
+    /// Given up, and not yet written down.
+    lost: Vec<Lost>,
 }
 
 impl Sessions {
-    /// Takes a report in. A process that replaces an older one of the same name gives that one back as lost.
-    pub(crate) fn report(&mut self, report: &WorkerReport, orders: &Orders) -> Option<Lost> {
+    /// Takes a report in. A process that replaces an older one of the same name makes that one lost. Boots are ordered as
+    /// their texts are.
+    ///
+    /// # Errors
+    /// [`Superseded`] for a report of the older one, which changes nothing.
+    pub(crate) fn report(&mut self, report: &WorkerReport, orders: &Orders) -> Result<(), Superseded> {
+        if self.workers.get(&report.worker).is_some_and(|now| now.boot > report.boot) {
+            return Err(Superseded);
+        }
         let running = report
             .running
             .iter()
@@ -106,8 +119,12 @@ impl Sessions {
             last_report: Instant::now(),
             orders: Some(orders.clone()),
         };
-        let before = self.workers.insert(report.worker.clone(), worker)?;
-        (before.boot != report.boot).then(|| before.lost(&report.worker))
+        if let Some(before) = self.workers.insert(report.worker.clone(), worker)
+            && before.boot != report.boot
+        {
+            self.lost.push(before.lost(&report.worker));
+        }
+        Ok(())
     }
 
     /// The stream that these orders go to ended. A worker that was draining has left, and said why if that was its own
@@ -119,15 +136,26 @@ impl Sessions {
         if worker.draining { self.workers.remove(name).map(|worker| worker.leaving) } else { None }
     }
 
-    /// Removes the workers that have been silent since before `earliest`.
-    pub(crate) fn expire(&mut self, earliest: Instant) -> Vec<Lost> {
+    /// Gives up the workers that have been silent since before `earliest`.
+    pub(crate) fn expire(&mut self, earliest: Instant) {
         let silent: Vec<_> = self
             .workers
             .iter()
             .filter(|(_, worker)| worker.last_report < earliest)
             .map(|(name, _)| name.clone())
             .collect();
-        silent.iter().filter_map(|name| self.workers.remove(name).map(|worker| worker.lost(name))).collect()
+        let lost = silent.iter().filter_map(|name| self.workers.remove(name).map(|worker| worker.lost(name)));
+        self.lost.extend(lost);
+    }
+
+    /// A loss to be written down; [`Self::keep`] it if that fails.
+    pub(crate) fn next_lost(&mut self) -> Option<Lost> {
+        self.lost.pop()
+    }
+
+    /// It could not be written down.
+    pub(crate) fn keep(&mut self, lost: Lost) {
+        self.lost.push(lost);
     }
 
     /// Tasks of this kind that the workers run at once.
@@ -228,24 +256,43 @@ mod tests {
     async fn a_worker_is_lost_when_silent_or_replaced() {
         let (orders, _receiver) = mpsc::channel(4);
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.report(&report("a", &[1]), &orders), None);
-        assert_eq!(sessions.report(&report("a", &[1, 2]), &orders), None);
-        let lost = sessions.report(&report("b", &[3]), &orders).expect("process a is gone");
+        assert_eq!(sessions.report(&report("a", &[1]), &orders), Ok(()));
+        assert_eq!(sessions.report(&report("a", &[1, 2]), &orders), Ok(()));
+        assert_eq!(sessions.next_lost(), None);
+        assert_eq!(sessions.report(&report("b", &[3]), &orders), Ok(()));
+        let lost = sessions.next_lost().expect("process a is gone");
         assert_eq!((lost.boot.as_str(), lost.running.len()), ("a", 2));
+        sessions.keep(lost);
+        assert!(sessions.next_lost().is_some(), "until it is written down");
         let now = Instant::now();
-        assert!(sessions.expire(now - Duration::from_secs(20)).is_empty());
-        assert_eq!(sessions.expire(now + Duration::from_secs(1)).len(), 1);
+        sessions.expire(now - Duration::from_secs(20));
+        assert_eq!(sessions.next_lost(), None);
+        sessions.expire(now + Duration::from_secs(1));
+        assert_eq!(sessions.next_lost().map(|lost| lost.boot).as_deref(), Some("b"));
         assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
+    }
+
+    #[tokio::test]
+    async fn a_late_report_of_an_older_process_changes_nothing() {
+        let (orders, _receiver) = mpsc::channel(4);
+        let mut sessions = Sessions::default();
+        let _ = sessions.report(&report("b", &[3]), &orders);
+        assert_eq!(sessions.report(&report("a", &[1]), &orders), Err(Superseded));
+        assert_eq!(sessions.next_lost(), None, "nobody is lost twice, or to an older one");
+        assert!(sessions.iter().all(|(_, worker)| worker.boot == "b"));
+        // The later one is gone: the clock of the machine that it ran on was ahead.
+        sessions.expire(Instant::now() + Duration::from_secs(1));
+        assert_eq!(sessions.report(&report("a", &[1]), &orders), Ok(()));
     }
 
     #[tokio::test]
     async fn slots_count_by_kind_and_not_while_draining() {
         let (orders, _receiver) = mpsc::channel(4);
         let mut sessions = Sessions::default();
-        sessions.report(&report("a", &[]), &orders);
+        sessions.report(&report("a", &[]), &orders).expect("the only process");
         let slots = [TaskKind::Prepare, TaskKind::Transcribe, TaskKind::Embed].map(|kind| sessions.slots(kind));
         assert_eq!(slots, [2, 16, 0], "each kind has its own");
-        sessions.report(&WorkerReport { draining: true, ..report("a", &[]) }, &orders);
+        sessions.report(&WorkerReport { draining: true, ..report("a", &[]) }, &orders).expect("the only process");
         assert_eq!(sessions.slots(TaskKind::Transcribe), 0);
     }
 
@@ -253,15 +300,15 @@ mod tests {
     async fn a_worker_that_drained_has_left_and_any_other_may_come_back() {
         let ((first, _first), (second, mut heard)) = (mpsc::channel(4), mpsc::channel(4));
         let mut sessions = Sessions::default();
-        sessions.report(&report("a", &[1]), &first);
-        sessions.report(&report("a", &[1]), &second);
+        sessions.report(&report("a", &[1]), &first).expect("the only process");
+        sessions.report(&report("a", &[1]), &second).expect("the only process");
         assert_eq!(sessions.disconnected("transcription", &first), None, "it has another stream by now");
         sessions.cancel(TaskId(Uuid::from_u128(1)));
         assert!(heard.try_recv().is_ok(), "orders still reach it");
         assert_eq!(sessions.disconnected("transcription", &second), None);
         assert_eq!(sessions.iter().count(), 1);
         let full = WorkerReport { draining: true, leaving: "memory".to_owned(), ..report("a", &[1]) };
-        sessions.report(&full, &first);
+        sessions.report(&full, &first).expect("the only process");
         assert_eq!(sessions.disconnected("transcription", &first).as_deref(), Some("memory"));
         assert_eq!(sessions.iter().count(), 0);
     }
@@ -270,7 +317,7 @@ mod tests {
     async fn a_cancel_reaches_only_the_worker_that_runs_the_task() {
         let (orders, mut receiver) = mpsc::channel(4);
         let mut sessions = Sessions::default();
-        sessions.report(&report("a", &[7]), &orders);
+        sessions.report(&report("a", &[7]), &orders).expect("the only process");
         sessions.cancel(TaskId(Uuid::from_u128(8)));
         sessions.cancel(TaskId(Uuid::from_u128(7)));
         let order = receiver.try_recv().expect("one order").expect("an order").order;

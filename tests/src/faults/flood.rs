@@ -3,20 +3,23 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
 use warren_drills::StandIn;
-use warren_messages::wire::{Job, JobState};
+use warren_messages::wire::Job;
 
-use super::{client::Client, world::World};
+use super::{
+    callers::{Callers, Outcome, Tally, succeeded},
+    client::Client,
+    world::World,
+};
 
 /// Longest that one job takes, faults included; and for each other one that there is at the same time.
 const JOB: Duration = Duration::from_secs(300);
-const OTHER_JOB: Duration = Duration::from_secs(1);
+const OTHER_JOB: Duration = Duration::from_secs(2);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -50,65 +53,21 @@ impl Load {
 #[derive(Debug)]
 pub struct Flood {
     load: Load,
-    lanes: Vec<JoinHandle<Vec<Outcome>>>,
-    stop: Arc<AtomicBool>,
+    callers: Callers,
     accepted: Arc<AtomicUsize>,
-}
-
-/// What became of one job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It succeeded, each task once, with the right vectors.
-    Right,
-    /// It never ended, or not well.
-    Lost(String),
-    /// It has more than it should, or something else.
-    Wrong(String),
-}
-
-/// The outcomes of all.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Jobs that were accepted.
-    pub jobs: usize,
-    /// Jobs without their end.
-    pub lost: Vec<String>,
-    /// Jobs with something double or different.
-    pub wrong: Vec<String>,
-}
-
-impl FromIterator<Outcome> for Tally {
-    fn from_iter<T: IntoIterator<Item = Outcome>>(outcomes: T) -> Self {
-        let mut tally = Self::default();
-        for outcome in outcomes {
-            tally.jobs += 1;
-            match outcome {
-                Outcome::Right => {}
-                Outcome::Lost(why) => tally.lost.push(why),
-                Outcome::Wrong(why) => tally.wrong.push(why),
-            }
-        }
-        tally
-    }
 }
 
 impl Flood {
     /// Begins. `name` tells its jobs from those of others on the same stack.
     pub fn start(world: &World, name: &str, load: Load) -> Self {
-        let (stop, accepted, next) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::default());
-        let lane = |_| {
-            let lane = Lane {
-                load,
-                name: name.to_owned(),
-                client: world.client.clone(),
-                stop: stop.clone(),
-                accepted: accepted.clone(),
-                next: Arc::clone(&next),
-            };
-            world.runtime.spawn(lane.run())
-        };
-        let lanes = (0..load.lanes).map(lane).collect();
-        Self { load, lanes, stop, accepted }
+        let (accepted, next) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let lane = Lane { load, name: name.to_owned(), client: world.client.clone(), accepted: accepted.clone() };
+        let lane = Arc::new(lane);
+        let callers = Callers::start(world, load.lanes, move |_, _| {
+            let (lane, number) = (lane.clone(), next.fetch_add(1, Ordering::Relaxed));
+            async move { if load.jobs.is_some_and(|jobs| number >= jobs) { None } else { Some(lane.job(number).await) } }
+        });
+        Self { load, callers, accepted }
     }
 
     /// Jobs that were accepted so far.
@@ -123,24 +82,12 @@ impl Flood {
 
     /// True when all have ended.
     pub fn is_over(&self) -> bool {
-        self.lanes.iter().all(JoinHandle::is_finished)
+        self.callers.are_through()
     }
 
     /// Waits for all jobs; if they are without number, for those that were begun.
-    ///
-    /// # Panics
-    /// When a lane did.
-    pub fn finish(mut self, world: &World) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
-        let lanes = std::mem::take(&mut self.lanes).into_iter();
-        lanes.flat_map(|lane| world.runtime.block_on(lane).expect("lanes do not panic")).collect()
-    }
-}
-
-/// A row that fails leaves no load behind.
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.lanes.iter().for_each(JoinHandle::abort);
+    pub fn finish(self, world: &World) -> Tally {
+        if self.load.jobs.is_some() { self.callers.wait(world) } else { self.callers.stop(world) }
     }
 }
 
@@ -148,24 +95,10 @@ struct Lane {
     load: Load,
     name: String,
     client: Client,
-    stop: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
-    next: Arc<AtomicUsize>,
 }
 
 impl Lane {
-    async fn run(self) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let over = self.load.jobs.map_or_else(|| self.stop.load(Ordering::Relaxed), |jobs| number >= jobs);
-            if over {
-                return outcomes;
-            }
-            outcomes.push(self.job(number).await);
-        }
-    }
-
     async fn job(&self, number: usize) -> Outcome {
         let model = match self.load.other {
             Some((every, model)) if number % every == every - 1 => model,
@@ -186,8 +119,8 @@ impl Lane {
                 return Outcome::Lost(format!("{request}: {status}; now {now:?}"));
             }
         };
-        if job.state() != JobState::Succeeded {
-            return Outcome::Lost(format!("{request}: {job:?}"));
+        if let Err(outcome) = succeeded(&request, &job, texts.len()) {
+            return outcome;
         }
         match self.client.vectors(&id).await {
             Ok(vectors) => judge(&request, &job, model, &texts, &vectors),
@@ -196,14 +129,9 @@ impl Lane {
     }
 }
 
-/// Compares a job that succeeded with what it must have.
+/// Compares what a job that succeeded has made with what it must have.
 fn judge(request: &str, job: &Job, model: &str, texts: &[String], vectors: &[(u32, Vec<f32>)]) -> Outcome {
     let wrong = |what: String| Outcome::Wrong(format!("{request}, {}: {what}", job.id));
-    let tasks = job.tasks.unwrap_or_default();
-    let others = tasks.unreleased + tasks.released + tasks.failed + tasks.dead + tasks.cancelled;
-    if tasks.done as usize != texts.len() || others != 0 {
-        return wrong(format!("its tasks are {tasks:?}"));
-    }
     if job.progress_done != texts.len() as f64 || job.progress_planned != texts.len() as f64 {
         return wrong(format!("progress is {} of {}", job.progress_done, job.progress_planned));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{facts::Counts, flood::Tally, world::World};
+use super::{callers::Tally, facts::Counts, world::World};
 
 /// What has to come to rest, rests within this time.
 const REST: Duration = Duration::from_secs(60);

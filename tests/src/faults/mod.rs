@@ -1,5 +1,6 @@
 //! Faults of every kind against a whole stack under load, and the question whether anything was lost or counted twice.
 
+pub mod callers;
 pub mod client;
 pub mod facts;
 pub mod flood;

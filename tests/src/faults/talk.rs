@@ -1,19 +1,12 @@
 //! A recording that is transcribed over and over: each transcript must be the one of calm times.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
-use warren_messages::wire::{Job, JobState, Transcript};
+use warren_messages::wire::{JobState, Transcript};
 
 use super::{
+    callers::{Callers, Outcome, Tally, succeeded},
     client::Client,
-    flood::{Outcome, Tally},
     world::World,
 };
 use crate::wave;
@@ -33,19 +26,12 @@ pub struct Talk {
     tasks: usize,
 }
 
-/// Callers who have it transcribed until they are told to stop.
-#[derive(Debug)]
-pub struct Talking {
-    lanes: Vec<JoinHandle<Vec<Outcome>>>,
-    stop: Arc<AtomicBool>,
-}
-
 impl Talk {
     /// Uploads the recording and has it transcribed once.
     ///
     /// # Panics
     /// When that does not succeed.
-    pub fn record(world: &World) -> Self {
+    pub fn record(world: &World) -> Arc<Self> {
         let heard = async {
             let media = world.client.upload("talk.wav", recording()).await?;
             let id = world.client.transcribe("talk in calm times", MODEL, &media).await?;
@@ -56,7 +42,7 @@ impl Talk {
         assert_eq!(job.state(), JobState::Succeeded, "{job:?}");
         assert!(transcript.complete && transcript.segments.len() > 3, "{transcript:?}");
         let tasks = job.tasks.map_or(0, |tasks| tasks.done as usize);
-        Self { media, transcript: Transcript { job: String::new(), ..transcript }, tasks }
+        Arc::new(Self { media, transcript: Transcript { job: String::new(), ..transcript }, tasks })
     }
 
     /// The one job that there was for it.
@@ -70,71 +56,37 @@ impl Talk {
     }
 
     /// So many callers have it transcribed, again and again.
-    pub fn repeat(&self, world: &World, callers: usize) -> Talking {
-        let stop = Arc::<AtomicBool>::default();
-        let lane = |caller| {
-            let (client, stop, media) = (world.client.clone(), stop.clone(), self.media.clone());
-            let (transcript, tasks) = (self.transcript.clone(), self.tasks);
-            world.runtime.spawn(async move {
-                let mut outcomes = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let request = format!("talk {caller}.{}", outcomes.len());
-                    outcomes.push(once(&client, &request, &media, &transcript, tasks).await);
-                }
-                outcomes
-            })
+    pub fn repeat(self: &Arc<Self>, world: &World, callers: usize) -> Callers {
+        let (talk, client) = (self.clone(), world.client.clone());
+        Callers::start(world, callers, move |caller, number| {
+            let (talk, client) = (talk.clone(), client.clone());
+            async move { Some(talk.once(&client, &format!("talk {caller}.{number}")).await) }
+        })
+    }
+
+    async fn once(&self, client: &Client, request: &str) -> Outcome {
+        let lost = |what: String| Outcome::Lost(format!("{request}: {what}"));
+        let id = match client.transcribe(request, MODEL, &self.media).await {
+            Ok(id) => id,
+            Err(status) => return lost(format!("not accepted: {status}")),
         };
-        let lanes = (0..callers).map(lane).collect();
-        Talking { lanes, stop }
+        let job = match client.ended(&id, JOB).await {
+            Ok(job) => job,
+            Err(status) => return lost(status.to_string()),
+        };
+        if let Err(outcome) = succeeded(request, &job, self.tasks) {
+            return outcome;
+        }
+        let transcript = match client.transcript(&id).await {
+            Ok(transcript) => Transcript { job: String::new(), ..transcript },
+            Err(status) => return lost(format!("its transcript: {status}")),
+        };
+        if transcript == self.transcript {
+            Outcome::Right
+        } else {
+            Outcome::Wrong(format!("{request}: {transcript:?} instead of {:?}", self.transcript))
+        }
     }
-}
-
-impl Talking {
-    /// Waits for the jobs that were begun.
-    ///
-    /// # Panics
-    /// When a caller did.
-    pub fn finish(mut self, world: &World) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
-        let lanes = std::mem::take(&mut self.lanes).into_iter();
-        lanes.flat_map(|lane| world.runtime.block_on(lane).expect("callers do not panic")).collect()
-    }
-}
-
-/// A row that fails leaves nobody talking.
-impl Drop for Talking {
-    fn drop(&mut self) {
-        self.lanes.iter().for_each(JoinHandle::abort);
-    }
-}
-
-async fn once(client: &Client, request: &str, media: &str, expected: &Transcript, tasks: usize) -> Outcome {
-    let lost = |what: String| Outcome::Lost(format!("{request}: {what}"));
-    let id = match client.transcribe(request, MODEL, media).await {
-        Ok(id) => id,
-        Err(status) => return lost(format!("not accepted: {status}")),
-    };
-    let job = match client.ended(&id, JOB).await {
-        Ok(job) if job.state() == JobState::Succeeded => job,
-        Ok(job) => return lost(format!("{job:?}")),
-        Err(status) => return lost(status.to_string()),
-    };
-    match client.transcript(&id).await {
-        Ok(transcript) => judge(request, &job, Transcript { job: String::new(), ..transcript }, expected, tasks),
-        Err(status) => lost(format!("its transcript: {status}")),
-    }
-}
-
-fn judge(request: &str, job: &Job, transcript: Transcript, expected: &Transcript, tasks: usize) -> Outcome {
-    let counts = job.tasks.unwrap_or_default();
-    let others = counts.unreleased + counts.released + counts.failed + counts.dead + counts.cancelled;
-    if counts.done as usize != tasks || others != 0 {
-        return Outcome::Wrong(format!("{request}: its tasks are {counts:?}, not {tasks}"));
-    }
-    if transcript != *expected {
-        return Outcome::Wrong(format!("{request}: {transcript:?} instead of {expected:?}"));
-    }
-    Outcome::Right
 }
 
 /// Noise that is never the same, as a wav file.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
 use uuid::Uuid;
 use warren_blob::{Blobs, Key, Prefix};
+use warren_messages::{replay::Content, wire};
 use warren_store::{Discrepancy, Store};
 
 use super::away;
@@ -77,22 +77,11 @@ pub(super) async fn look(store: &Store, blobs: &Blobs) -> Result<(Objects, Vec<D
     Ok((objects, found))
 }
 
-/// The object keys that a task's payload names, wherever they stand in it.
+/// The objects that a task's payload names as its input. What cannot be read names none: other checks find it.
 fn keys(payload: &str) -> Vec<Key> {
-    fn walk(value: &Value, found: &mut Vec<Key>) {
-        match value {
-            Value::String(text) => found.extend(Key::parse(text)),
-            Value::Array(values) => values.iter().for_each(|value| walk(value, found)),
-            Value::Object(fields) => {
-                // Texts to embed are the caller's words, whatever they look like.
-                fields.iter().filter(|(name, _)| *name != "texts").for_each(|(_, value)| walk(value, found));
-            }
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    walk(&serde_json::from_str(payload).unwrap_or_default(), &mut found);
-    found
+    let Ok(task) = serde_json::from_str::<wire::Task>(payload) else { return Vec::new() };
+    let Some(kind) = task.kind() else { return Vec::new() };
+    Content::Task(kind, task).inputs().into_iter().filter_map(|key| Key::parse(key).ok()).collect()
 }
 
 #[cfg(test)]
@@ -100,11 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_found_wherever_a_task_names_them() {
+    fn a_task_names_its_input_and_what_only_looks_like_one_is_none() {
         let key = Key::pcm(Uuid::from_u128(7), 3);
         let task = format!(r#"{{"transcribe":{{"pcmKey":"{key}","model":"tiny.en"}}}}"#);
         assert_eq!(keys(&task), std::slice::from_ref(&key));
         assert!(keys(&format!(r#"{{"embed":{{"texts":{{"texts":["{key}"]}}}}}}"#)).is_empty(), "a caller's text");
+        let named = format!(r#"{{"prepare":{{"mediaKey":"{}","mediaName":"{key}"}}}}"#, Key::media(Uuid::from_u128(8)));
+        assert_eq!(keys(&named), [Key::media(Uuid::from_u128(8))], "a caller's file name");
         assert!(keys("no json").is_empty());
     }
 }

@@ -99,12 +99,17 @@ impl Next {
 async fn round(lead: &Lead, paces: &mut BTreeMap<String, Pace>) -> Result<Next, Trouble> {
     let running = lead.parts.store.read().running_replays().await?;
     paces.retain(|id, _| running.iter().any(|replay| replay.asked.id == *id));
-    let mut next = Next::Nothing;
+    let (mut next, mut trouble) = (Next::Nothing, None);
     for replay in &running {
         let pace = paces.entry(replay.asked.id.clone()).or_insert_with(Pace::new);
-        next = next.first(go_on(lead, replay, pace).await?);
+        match go_on(lead, replay, pace).await {
+            Ok(waits_for) => next = next.first(waits_for),
+            // What one needs may be away while the others go on.
+            Err(Trouble::Fault(fault)) => trouble = Some(fault),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(next)
+    trouble.map_or(Ok(next), |fault| Err(Trouble::Fault(fault)))
 }
 
 /// Sends the letters of one replay that may go now.

@@ -7,10 +7,10 @@ use warren_messages::{
     edits,
     envelope::headers,
     from_millis,
-    ids::{JobId, TaskId},
-    replay::{Content, misplaced},
+    ids::JobId,
+    replay::{Content, Original},
     routes::{COMMANDS, REPORTS, tasks},
-    wire::{self, Command, command::Command as What},
+    wire::{Command, command::Command as What},
 };
 use warren_store::{DeadLetter, EventLevel, Job, NewEvent, NewLetter, NewOutbox, NewReplay, StoreError, Task, Tx};
 
@@ -45,8 +45,10 @@ pub(super) async fn send(
         Some(task) => found(tx, task).await?,
         None => None,
     };
-    if let Some(field) = edited.and_then(|_| original(row, found.as_ref())?.misplaced(&content)) {
-        return Ok(Err(misplaced(field)));
+    if edited.is_some()
+        && let Some(why) = misplaced(tx, row, &content).await?
+    {
+        return Ok(Err(why));
     }
     let standing = found.as_ref().map(|(task, job)| task.standing(job));
     let idle = content.refused(standing);
@@ -85,14 +87,21 @@ pub(super) async fn send(
     Ok(Ok(changes))
 }
 
-/// What an edited body stands for: what its letter says, or when nobody can read that, what the task's row does.
-fn original(letter: &NewLetter, found: Option<&(Task, Job)>) -> Option<Content> {
-    if let Ok(content) = Content::read(&letter.queue, &letter.body) {
-        return Some(content);
-    }
-    let (task, job) = found.filter(|(task, _)| tasks(task.kind).queue == letter.queue)?;
-    let (id, job, work) = (TaskId(task.id).to_string(), JobId(job.id).to_string(), Payload::read(&task.payload).ok());
-    Some(Content::Task(task.kind, wire::Task { id, job, work, ..wire::Task::default() }))
+/// Why an edited body cannot stand for its letter.
+async fn misplaced(tx: &Tx, row: &NewLetter, edited: &Content) -> Result<Option<String>, StoreError> {
+    let task = match row.task_id {
+        Some(task) => tx.read().task(task).await?,
+        None => None,
+    };
+    let original = Original {
+        queue: &row.queue,
+        body: &row.body,
+        task: row.task_id,
+        job: row.job_id,
+        dispatch: row.dispatch,
+        payload: task.as_ref().map(|task| task.payload.as_str()),
+    };
+    Ok(original.misplaced(edited))
 }
 
 /// A task and its job.

@@ -37,7 +37,7 @@ async fn a_task_whose_message_is_gone_goes_out_again() {
         running: vec![wire::TaskInHand { task: message(&in_hand).id, dispatch: 1, ..wire::TaskInHand::default() }],
         ..wire::WorkerReport::default()
     };
-    world.lead.sessions().report(&report, &mpsc::channel(1).0);
+    world.lead.sessions().report(&report, &mpsc::channel(1).0).expect("the only process");
     let mut suspects = Suspects::default();
     for _ in 0..2 {
         look(&world, &mut suspects).await;
@@ -99,7 +99,7 @@ async fn a_task_that_younger_ones_have_overtaken_is_missing_though_its_queue_is_
         running: vec![wire::TaskInHand { task: message(&in_hand).id, dispatch: 1, ..wire::TaskInHand::default() }],
         ..wire::WorkerReport::default()
     };
-    world.lead.sessions().report(&report, &mpsc::channel(1).0);
+    world.lead.sessions().report(&report, &mpsc::channel(1).0).expect("the only process");
     world.clock().advance(WHILE);
     let mut suspects = Suspects::default();
     for _ in 0..2 {

@@ -227,6 +227,10 @@ async fn letters_are_grouped_counted_discarded_and_put_back() {
     wrong.letters[0].id = "x".to_owned();
     let status = world.letters().import(wrong).await.expect_err("refused");
     assert!(status.message().starts_with("letters[0].id"), "{status}");
+    let mut unsendable = import(false);
+    unsendable.letters[1].kind = "k".repeat(256);
+    let status = world.letters().import(unsendable).await.expect_err("refused");
+    assert!(status.message().starts_with("letters[1].kind: has 256 bytes"), "{status}");
     world.stop().await;
 }
 

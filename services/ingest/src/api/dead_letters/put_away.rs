@@ -23,6 +23,8 @@ use crate::{
     status::{invalid, of_store},
 };
 
+/// Bytes of a short string: AMQP 0-9-1, section 4.2.5.3.
+const SHORT: usize = 255;
 /// Longest wait for the effect.
 const EFFECT: Duration = Duration::from_secs(10);
 /// How often it is looked for.
@@ -127,6 +129,12 @@ fn check(at: &str, letter: &wire::DeadLetter) -> Result<(), Status> {
         if text.is_empty() {
             return Err(invalid(&field(name), "is required: as `export` wrote it"));
         }
+    }
+    if letter.kind.len() > SHORT {
+        return Err(invalid(
+            &field("kind"),
+            format!("has {} bytes; a message's type has at most {SHORT}", letter.kind.len()),
+        ));
     }
     if let (false, Err(error)) = (letter.job.is_empty(), letter.job.parse::<JobId>()) {
         return Err(invalid(&field("job"), error.to_string()));

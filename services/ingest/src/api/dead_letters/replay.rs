@@ -9,7 +9,7 @@ use uuid::Uuid;
 use warren_blob::Key;
 use warren_jobs::state::Standing;
 use warren_messages::{
-    replay::{Content, misplaced, request, wrong_rate},
+    replay::{Content, Original, request, wrong_rate},
     wire::{
         ReplayDeadLettersRequest, ReplayDeadLettersResponse, ReplayLetters, ReplayOutcome, ReplayState as Shown,
         command::Command as What,
@@ -66,7 +66,7 @@ pub(super) async fn replay(
             "parked letters died again after two replays; name their ids, or use `force`",
         ));
     }
-    check_edited(&asked, &selected.letters)?;
+    check_edited(parts, &asked, &selected.letters).await?;
     let parked = if asked.ids.is_empty() && !asked.force { parked(parts, &asked).await? } else { 0 };
     let begun = ReplayDeadLettersResponse {
         dry_run: asked.dry_run,
@@ -118,17 +118,26 @@ async fn parked(parts: &Parts, asked: &ReplayDeadLettersRequest) -> Result<u64, 
 }
 
 /// The body to send instead must be a message that its queue carries, and do the same work.
-fn check_edited(asked: &ReplayDeadLettersRequest, letters: &[DeadLetter]) -> Result<(), Status> {
-    match (asked.edited_body.as_slice(), letters, asked.ids.as_slice()) {
-        ([], ..) => Ok(()),
-        (body, [letter], [_]) => {
-            let edited = Content::read(&letter.letter.queue, body).map_err(|c| invalid("edited_body", c.message))?;
-            let was = Content::read(&letter.letter.queue, &letter.letter.body).ok();
-            let other = was.and_then(|was| was.misplaced(&edited));
-            other.map_or(Ok(()), |field| Err(invalid("edited_body", misplaced(field))))
-        }
-        _ => Err(invalid("edited_body", "needs exactly one id in `ids`")),
-    }
+async fn check_edited(parts: &Parts, asked: &ReplayDeadLettersRequest, letters: &[DeadLetter]) -> Result<(), Status> {
+    let (letter, body) = match (asked.edited_body.as_slice(), letters, asked.ids.as_slice()) {
+        ([], ..) => return Ok(()),
+        (body, [letter], [_]) => (&letter.letter, body),
+        _ => return Err(invalid("edited_body", "needs exactly one id in `ids`")),
+    };
+    let edited = Content::read(&letter.queue, body).map_err(|cause| invalid("edited_body", cause.message))?;
+    let task = match letter.task_id {
+        Some(task) => parts.store.read().task(task).await.map_err(|error| of_store(&error))?,
+        None => None,
+    };
+    let original = Original {
+        queue: &letter.queue,
+        body: &letter.body,
+        task: letter.task_id,
+        job: letter.job_id,
+        dispatch: letter.dispatch,
+        payload: task.as_ref().map(|task| task.payload.as_str()),
+    };
+    original.misplaced(&edited).map_or(Ok(()), |why| Err(invalid("edited_body", why)))
 }
 
 fn outcome(letter: &DeadLetter, refused: Option<String>) -> ReplayOutcome {
