@@ -81,7 +81,10 @@ fn the_stack_is_as_described(stack: &Stack) {
 fn a_human_voice_is_written_down(stack: &Stack) {
     let voice = inaugural();
     let heard = stack.warren(&["transcribe", "--json", "--model", "tiny.en", path(&voice.path)]).ok().json();
-    assert_eq!(keys(&heard), ["duration", "file", "job", "language", "model", "segments", "state", "text"]);
+    assert_eq!(
+        keys(&heard),
+        ["beam_size", "duration", "file", "job", "language", "model", "quality", "segments", "state", "text"]
+    );
     assert_eq!(text(&heard, "file"), path(&voice.path));
     assert!(text(&heard, "job").starts_with("job_"), "{heard}");
     assert_eq!((text(&heard, "state"), text(&heard, "language")), ("succeeded", "en"));

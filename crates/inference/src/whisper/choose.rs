@@ -39,7 +39,8 @@ pub(crate) fn choose(logits: &[f32], first_time: u32, temperature: f32, draws: &
     allowed.choice(if temperature > 0.0 { draw(allowed.logits, temperature, draws) } else { argmax(allowed.logits) })
 }
 
-/// The `count` most probable next tokens, the first of equals first; fewer where fewer are possible.
+/// The `count` most probable next tokens, the first of equals first; fewer where fewer are possible, but always one, as
+/// when damaged weights give no score that is a number.
 pub(crate) fn likeliest(logits: &[f32], first_time: u32, count: usize) -> Vec<Choice> {
     let allowed = Allowed::of(logits, first_time);
     let mut indices: Vec<usize> =
@@ -50,6 +51,9 @@ pub(crate) fn likeliest(logits: &[f32], first_time: u32, count: usize) -> Vec<Ch
         indices.truncate(count);
     }
     indices.sort_unstable_by(order);
+    if indices.is_empty() {
+        indices.push(argmax(allowed.logits));
+    }
     indices.into_iter().map(|index| allowed.choice(index)).collect()
 }
 
@@ -179,6 +183,7 @@ mod tests {
         assert_eq!(all[0], choose(&logits, 30, 0.0, &mut draws()));
         // The first of equals first: 3, 14 and 25 score 10.
         assert_eq!(all[..3].iter().map(|choice| choice.token).collect::<Vec<_>>(), [3, 14, 25]);
+        assert_eq!(likeliest(&[f32::NAN; 40], 30, 4).len(), 1);
         logits[30..].fill(9.0);
         assert!(likeliest(&logits, 30, 4).iter().all(|choice| choice.token >= 30), "times are likelier together");
     }
