@@ -17,6 +17,9 @@ use crate::{
     timeline::{Stretch, on_the_recording},
 };
 
+// What callers may ask for, models have the memory for.
+const _: () = assert!(warren_messages::MAX_BEAM_SIZE as usize <= MAX_BEAM_SIZE);
+
 /// Handles queue `warren.task.transcribe`.
 pub(crate) struct Transcribe {
     desk: Desk,

@@ -38,12 +38,12 @@ struct Next {
 }
 
 impl Search {
-    /// A search that follows up to `most` hypotheses at once, from the first token of a prompt on.
-    ///
-    /// Above temperature 0 each is drawn, so that more than one says nothing about which is better.
+    /// A search that follows up to `most` hypotheses at once, from the first token of a prompt on. Above temperature 0
+    /// tokens are drawn, and only the hypothesis that they make is followed.
     pub(crate) fn new(piece: usize, most: usize, temperature: f32, draws: Draws, said: Said, token: u32) -> Self {
         let open = vec![Hypothesis { said, token, attempt: Attempt::new(temperature, 0.0) }];
-        Self { piece, most: most.max(1), temperature, draws, open, ended: Vec::new(), reached: 0.0 }
+        let most = if temperature > 0.0 { 1 } else { most.max(1) };
+        Self { piece, most, temperature, draws, open, ended: Vec::new(), reached: 0.0 }
     }
 
     /// Hypotheses that are followed now: rows of the next step.

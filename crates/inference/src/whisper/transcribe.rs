@@ -279,11 +279,10 @@ impl Whisper {
     ) -> Result<Vec<(usize, Attempt)>, InferenceError> {
         let Group { pieces, heard, prompt, options } = group;
         let temperature = TEMPERATURES[step];
-        // Chance follows one hypothesis: the mean over many is no longer what it draws from.
-        let width = if temperature > 0.0 { 1 } else { options.beam_size };
         let start = |piece: &usize| {
             let draws = Draws::for_audio(pieces[*piece].samples, step);
-            Ok(Search::new(*piece, width, temperature, draws, self.decoder.start(self.capacity())?, prompt[0]))
+            let said = self.decoder.start(self.capacity())?;
+            Ok(Search::new(*piece, options.beam_size, temperature, draws, said, prompt[0]))
         };
         let mut searches: Vec<Search> = open.iter().map(start).collect::<Result<_, InferenceError>>()?;
         let mut finished = Vec::new();
