@@ -70,6 +70,7 @@ fn nothing_is_lost() {
             table.0.push(Row { number, name: about.to_owned(), ..row });
         });
         if !passed {
+            table.0.push(Row { number, name: about.to_owned(), failed: true, ..Row::default() });
             ledger.begin_anew(&world);
         }
     }
@@ -285,14 +286,14 @@ fn leader_stands_still(world: &World, ledger: &mut Ledger) -> Row {
 fn worker_stands_still(world: &World, ledger: &mut Ledger) -> Row {
     let times = if nightly() { 20 } else { 1 };
     // Long passes, so that the lease is in use when the worker stops.
-    let load = Load { lanes: 3, jobs: Some(3), tasks: 2, model: "drill-5000", other: None };
+    let load = Load { lanes: 3, tasks: 2, model: "drill-5000", other: None, ..STEADY };
     under(world, ledger, "worker stands still", load, |_, watch| {
         let stop = |_| {
             let name = "batch-embedding";
-            until("it works", RECOVERY, || {
-                world.runtime.block_on(world.facts.running(name)).ok().filter(|running| *running > 0)
+            let frozen = until("it uses a lease", RECOVERY, || {
+                let leases = world.runtime.block_on(world.facts.leases_of(name)).ok()?;
+                Some(world.stack.service(name)).filter(|worker| leases > 0 && worker.state == "ready")
             });
-            let frozen = world.stack.service(name);
             frozen.signal(Signal::SIGSTOP);
             thread::sleep(Duration::from_secs(22));
             let kill = made(Victim::Worker(1), name, frozen.pid, world);

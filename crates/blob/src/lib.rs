@@ -16,7 +16,7 @@ mod settings;
 pub use blobs::{Blobs, Head, Stored};
 pub use error::BlobError;
 pub use key::{BadKey, Key, Prefix};
-pub use list::Listed;
+pub use list::{Listed, Pages};
 pub use put::PART_BYTES;
 pub use reader::{BLOCK_BYTES, BlobReader};
 pub use settings::BlobSettings;

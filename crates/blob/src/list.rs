@@ -2,7 +2,7 @@
 
 use crate::{BlobError, Blobs, Prefix, blobs::size};
 
-/// An object found by [`Blobs::list`].
+/// An object found by [`Blobs::pages`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its name as the store has it; [`Key::parse`](crate::Key::parse) fails for what Warren did not write.
@@ -13,27 +13,55 @@ pub struct Listed {
     pub modified_ms: i64,
 }
 
+/// A listing, some hundred objects at a time. Objects may come and go meanwhile.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    blobs: &'a Blobs,
+    prefix: Prefix,
+    /// `None` before the first page.
+    place: Option<String>,
+    ended: bool,
+}
+
+impl Pages<'_> {
+    /// The next objects, in the order of their names; `None` at the end.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]; the next call asks for the same page.
+    pub async fn next(&mut self) -> Result<Option<Vec<Listed>>, BlobError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Blobs { client, bucket, .. } = self.blobs;
+        let request = client.list_objects_v2().bucket(bucket).prefix(self.prefix.as_str());
+        let page = request.set_continuation_token(self.place.clone()).send().await;
+        let page = page.map_err(|error| BlobError::unavailable(&error))?;
+        self.place = page.next_continuation_token().map(str::to_owned);
+        self.ended = self.place.is_none() || page.is_truncated() != Some(true);
+        let listed = page.contents().iter().map(|object| Listed {
+            name: object.key().unwrap_or_default().to_owned(),
+            size: size(object.size()),
+            modified_ms: object.last_modified().and_then(|at| at.to_millis().ok()).unwrap_or(0),
+        });
+        Ok(Some(listed.collect()))
+    }
+}
+
 impl Blobs {
+    /// All objects under `prefix`, for whoever need not have them all at once.
+    pub fn pages(&self, prefix: Prefix) -> Pages<'_> {
+        Pages { blobs: self, prefix, place: None, ended: false }
+    }
+
     /// All objects under `prefix`, in the order of their names.
     ///
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn list(&self, prefix: Prefix) -> Result<Vec<Listed>, BlobError> {
-        let mut found = Vec::new();
-        let mut next: Option<String> = None;
-        loop {
-            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix.as_str());
-            let page = request.set_continuation_token(next.take()).send().await;
-            let page = page.map_err(|error| BlobError::unavailable(&error))?;
-            for object in page.contents() {
-                let name = object.key().unwrap_or_default().to_owned();
-                let modified = object.last_modified().and_then(|at| at.to_millis().ok());
-                found.push(Listed { name, size: size(object.size()), modified_ms: modified.unwrap_or(0) });
-            }
-            next = page.next_continuation_token().map(str::to_owned);
-            if next.is_none() || page.is_truncated() != Some(true) {
-                return Ok(found);
-            }
+        let (mut pages, mut found) = (self.pages(prefix), Vec::new());
+        while let Some(page) = pages.next().await? {
+            found.extend(page);
         }
+        Ok(found)
     }
 }

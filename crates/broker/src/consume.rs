@@ -152,9 +152,10 @@ where
         loop {
             if prefetch.has_changed().unwrap_or(false) {
                 most = wanted(&mut prefetch);
-                match subscription.resize(most).await {
-                    Ok(delivered) => left.extend(delivered),
-                    Err(error) => link.lose(format!("consuming {queue}: {error}")),
+                match link.unless_lost(subscription.resize(most)).await {
+                    Some(Ok(delivered)) => left.extend(delivered),
+                    Some(Err(error)) => link.lose(format!("consuming {queue}: {error}")),
+                    None => {}
                 }
             }
             let raw = match left.pop_front() {
@@ -323,9 +324,10 @@ pub(crate) async fn subscribe(
             () = stopping.cancelled() => return None,
             link = broker.link() => link?,
         };
-        match Subscription::open(&link, queue, prefetch).await {
-            Ok(subscription) => return Some((link, subscription)),
-            Err(error) => link.lose(format!("consuming {queue}: {error}")),
+        match link.unless_lost(Subscription::open(&link, queue, prefetch)).await {
+            Some(Ok(subscription)) => return Some((link, subscription)),
+            Some(Err(error)) => link.lose(format!("consuming {queue}: {error}")),
+            None => {}
         }
     }
 }

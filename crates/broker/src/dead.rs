@@ -78,12 +78,14 @@ async fn scan(broker: &Broker, looked: Looked<'_>) -> Result<Scan, ScanError> {
     let opened = async {
         let link = broker.link_within(broker.settings().confirm_timeout()).await;
         let link = link.ok_or_else(|| "no connection to the broker".to_owned())?;
-        let channel = link.consuming.create_channel().await.map_err(|error| error.to_string())?;
+        let channel = link.unless_lost(link.consuming.create_channel()).await;
+        let channel = channel.ok_or_else(lost)?.map_err(|error| error.to_string())?;
         Ok::<_, String>((link, channel))
     };
     let result = match opened.await {
         Ok((link, channel)) => {
-            let result = look_through(&link, &channel, looked, &mut scan).await;
+            let result = link.unless_lost(look_through(&link, &channel, looked, &mut scan)).await;
+            let result = result.unwrap_or_else(|| Err(lost()));
             // Gives the rest back. A failure means that the connection is gone, which gives it back as well.
             let _ = tokio::time::timeout(Duration::from_secs(5), channel.close(200, "OK".into())).await;
             result
@@ -119,12 +121,16 @@ async fn look_through(link: &Link, channel: &Channel, looked: Looked<'_>, scan: 
     Ok(())
 }
 
+fn lost() -> String {
+    "the connection was lost".to_owned()
+}
+
 pub(crate) async fn ack(link: &Link, raw: &Raw) -> Result<(), String> {
-    match raw.ack(BasicAckOptions::default()).await {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(_) => {
+    match link.unless_lost(raw.ack(BasicAckOptions::default())).await {
+        Some(Ok(true)) => Ok(()),
+        Some(Ok(false) | Err(_)) | None => {
             link.lose("an ack found its channel gone");
-            Err("the connection was lost".to_owned())
+            Err(lost())
         }
     }
 }

@@ -96,6 +96,16 @@ impl Link {
         &self.lost
     }
 
+    /// What comes of `call`; `None` when this generation is lost first. Not every call that is under way then gets an
+    /// answer from the client library, and nobody may wait for one for ever.
+    pub(crate) async fn unless_lost<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = call => Some(done),
+            () = self.lost.cancelled() => None,
+        }
+    }
+
     pub(crate) fn why_lost(&self) -> Option<String> {
         lock(&self.why).clone()
     }

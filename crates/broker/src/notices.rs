@@ -49,7 +49,7 @@ impl Broker {
                 () = broker.shared.stopping.cancelled() => None,
                 link = broker.link() => link,
             } {
-                if let Err(error) = forward(&broker, &link, &sender).await {
+                if let Some(Err(error)) = link.unless_lost(forward(&broker, &link, &sender)).await {
                     link.lose(format!("hints: {error}"));
                 }
             }

@@ -33,10 +33,10 @@ pub(crate) struct Origin {
 impl Broker {
     /// Acks one message, or all up to it.
     pub(crate) async fn ack(&self, link: &Link, raw: &Raw, multiple: bool) -> bool {
-        match raw.ack(BasicAckOptions { multiple }).await {
-            Ok(true) => true,
+        match link.unless_lost(raw.ack(BasicAckOptions { multiple })).await {
+            Some(Ok(true)) => true,
             // `Ok(false)` means that the channel is gone: the message *will* come again.
-            Ok(false) | Err(_) => {
+            Some(Ok(false) | Err(_)) | None => {
                 link.lose("an ack found its channel gone");
                 false
             }
@@ -62,9 +62,9 @@ impl Broker {
                 self.ack(link, raw, false).await
             }
             // The broker can still bury it, without our headers.
-            Replaced::Refused => match raw.reject(BasicRejectOptions { requeue: false }).await {
-                Ok(true) => true,
-                Ok(false) | Err(_) => {
+            Replaced::Refused => match link.unless_lost(raw.reject(BasicRejectOptions { requeue: false })).await {
+                Some(Ok(true)) => true,
+                Some(Ok(false) | Err(_)) | None => {
                     link.lose("a reject found its channel gone");
                     false
                 }

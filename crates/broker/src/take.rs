@@ -27,11 +27,13 @@ impl Broker {
         self.using(async {
             let link = self.link_within(self.settings().confirm_timeout()).await;
             let link = link.ok_or_else(|| away("no connection to the broker"))?;
-            let channel = link.consuming.create_channel().await.map_err(away)?;
-            let taken = take(&link, &channel, queue, most, choose).await;
+            let lost = || away("the connection was lost");
+            let channel = link.unless_lost(link.consuming.create_channel()).await;
+            let channel = channel.ok_or_else(lost)?.map_err(away)?;
+            let taken = link.unless_lost(take(&link, &channel, queue, most, choose)).await;
             // Gives the rest back. A failure means that the connection is gone, which gives it back as well.
             let _ = tokio::time::timeout(self.settings().confirm_timeout(), channel.close(200, "OK".into())).await;
-            taken
+            taken.unwrap_or_else(|| Err(lost()))
         })
         .await
     }

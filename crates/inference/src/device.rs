@@ -22,7 +22,7 @@ impl Device {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
             #[cfg(feature = "cuda")]
-            Self::Cuda(index) => Ok(candle_core::Device::new_cuda(index)?),
+            Self::Cuda(index) => card(index),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda(_) => Err(InferenceError::Unsupported(format!(
                 "device {self} needs a build with the feature `cuda`; this build knows only `cpu`"
@@ -30,7 +30,7 @@ impl Device {
         }
     }
 
-    /// The number format that weights and activations have on this device.
+    /// The number format that speech models have on this device.
     pub(crate) fn dtype(self) -> DType {
         match self {
             Self::Cpu => DType::F32,
@@ -38,6 +38,28 @@ impl Device {
         }
     }
 }
+
+/// The card with this index. All models of the process share one handle: each takes a hundred megabytes of the card for
+/// the driver's libraries.
+#[cfg(feature = "cuda")]
+fn card(index: usize) -> Result<candle_core::Device, InferenceError> {
+    use std::{
+        collections::BTreeMap,
+        sync::{Mutex, PoisonError},
+    };
+    static OPEN: Mutex<BTreeMap<usize, candle_core::Device>> = Mutex::new(BTreeMap::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&index) {
+        return Ok(device.clone());
+    }
+    let device = candle_core::Device::new_cuda(index)?;
+    open.insert(index, device.clone());
+    Ok(device)
+}
+
+/// Bytes of a card beyond what is counted tensor by tensor: the driver gives memory out in blocks of 32 MiB, and its
+/// libraries load with the first work. On an H100, tiny.en took 45 MiB more than its tensors.
+pub(crate) const CARD_BYTES: u64 = 128 << 20;
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,7 +11,7 @@ pub struct Memory {
     pub total: u64,
 }
 
-/// Looks at a device's memory. Opening it costs as much as opening the device; looking costs next to nothing.
+/// Looks at a device's memory. Opening it costs as much as opening the device; looking costs little.
 #[derive(Clone, Debug)]
 pub struct Probe(candle_core::Device);
 
@@ -24,13 +24,16 @@ impl Probe {
         Ok(Self(device.open()?))
     }
 
-    /// The memory now. `None`: the system or the driver does not say.
+    /// The memory now; on a card, once the work queued there has ended. `None`: the system or the driver does not say.
     pub fn look(&self) -> Option<Memory> {
         match &self.0 {
             candle_core::Device::Cpu => of_system(&std::fs::read_to_string("/proc/meminfo").ok()?),
             #[cfg(feature = "cuda")]
             candle_core::Device::Cuda(device) => {
-                let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+                let stream = device.cuda_stream();
+                // What was freed stays with the process until the work queued before has ended.
+                stream.synchronize().ok()?;
+                let (free, total) = stream.context().mem_get_info().ok()?;
                 Some(Memory { free: free as u64, total: total as u64 })
             }
             _ => None,

@@ -5,7 +5,7 @@
 use sea_orm::DbBackend;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
-use warren_jobs::{JobState, TaskState, state::TaskCounts};
+use warren_jobs::{JobState, TaskKind, TaskState, state::TaskCounts};
 
 use crate::{Reads, StoreError, sql};
 
@@ -26,6 +26,8 @@ pub struct Ledger {
     pub unplanned: u64,
     /// Tasks by state.
     pub tasks: TaskCounts,
+    /// The released tasks of each kind, those that wait for a later retry included.
+    pub released: Vec<(TaskKind, u64)>,
     /// Of the released tasks: those that wait for a later retry.
     pub retry_later: u64,
     /// Dead letters by state, each with the word of the state.
@@ -216,6 +218,8 @@ impl Reads<'_> {
     pub async fn ledger(&self) -> Result<Ledger, StoreError> {
         let jobs = self.count("SELECT state AS word, COUNT(*) AS n FROM job GROUP BY state").await?;
         let tasks = self.count("SELECT state AS word, COUNT(*) AS n FROM task GROUP BY state").await?;
+        let released = "SELECT kind AS word, COUNT(*) AS n FROM task WHERE state = 'released' GROUP BY kind";
+        let released = self.count(released).await?;
         let letters = self.count("SELECT state AS word, COUNT(*) AS n FROM dead_letter GROUP BY state").await?;
         let text = "SELECT
             (SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running') AND NOT planned_final
@@ -231,6 +235,7 @@ impl Reads<'_> {
             jobs: JobState::ALL.iter().map(|state| (*state, 0)).collect(),
             unplanned: sums.unplanned as u64,
             tasks: TaskCounts::default(),
+            released: Vec::new(),
             retry_later: sums.retry_later as u64,
             letters: letters.into_iter().map(|Count { word, n }| (word, n as u64)).collect(),
             letters_in_queue: sums.letters_in_queue as u64,
@@ -246,6 +251,9 @@ impl Reads<'_> {
         for Count { word, n } in tasks {
             let state: TaskState = sql::word("task.state", &word)?;
             ledger.tasks.add(state, n as u64);
+        }
+        for Count { word, n } in released {
+            ledger.released.push((sql::word("task.kind", &word)?, n as u64));
         }
         ledger.letters.sort();
         Ok(ledger)

@@ -1,8 +1,11 @@
 //! What a leader does, side by side, for as long as its term lasts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{
+    task::{self, JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use warren_messages::routes::{COMMANDS, REPORTS};
 use warren_store::StoreError;
@@ -19,65 +22,113 @@ const COMMAND_GROUP: u16 = 8;
 /// How often rows of dead processes are looked for in the outbox.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Starts all duties. Each ends when `over` is cancelled, or with an error when the term is lost.
-pub(crate) fn start(lead: &Arc<Lead>, work: &mut JoinSet<Result<(), StoreError>>, over: &CancellationToken) {
-    let broker = &lead.parts.broker;
-    {
-        let (broker, handler, over) = (broker.clone(), Commands(Arc::clone(lead)), over.clone());
-        work.spawn(async move {
-            broker.consume_group(COMMANDS, COMMAND_GROUP, handler, over).await;
-            Ok(())
+/// Duties whose token was cancelled have so long to end. What they are in the middle of cannot be committed any more.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// What runs side by side.
+pub(crate) struct Duties {
+    running: JoinSet<Result<(), StoreError>>,
+    names: HashMap<task::Id, &'static str>,
+}
+
+impl Duties {
+    /// Starts all of them. Each ends when `over` is cancelled, or with an error when the term is lost.
+    pub(crate) fn start(lead: &Arc<Lead>, over: &CancellationToken) -> Self {
+        let mut duties = Self { running: JoinSet::new(), names: HashMap::new() };
+        let own = || (Arc::clone(lead), over.clone());
+        let broker = &lead.parts.broker;
+        duties.spawn("commands", {
+            let (broker, (lead, over)) = (broker.clone(), own());
+            async move {
+                broker.consume_group(COMMANDS, COMMAND_GROUP, Commands(lead), over).await;
+                Ok(())
+            }
         });
-    }
-    {
-        let (broker, handler, over) = (broker.clone(), Reports(Arc::clone(lead)), over.clone());
-        work.spawn(async move {
-            broker.consume_group(REPORTS, GROUP, handler, over).await;
-            Ok(())
+        duties.spawn("reports", {
+            let (broker, (lead, over)) = (broker.clone(), own());
+            async move {
+                broker.consume_group(REPORTS, GROUP, Reports(lead), over).await;
+                Ok(())
+            }
         });
-    }
-    {
-        let (broker, handler, over) = (broker.clone(), Index(Arc::clone(lead)), over.clone());
-        work.spawn(async move {
-            broker.consume_dead_index(GROUP, handler, over).await;
-            Ok(())
+        duties.spawn("index of letters", {
+            let (broker, (lead, over)) = (broker.clone(), own());
+            async move {
+                broker.consume_dead_index(GROUP, Index(lead), over).await;
+                Ok(())
+            }
         });
+        duties.spawn("release", {
+            let (lead, over) = own();
+            async move { releaser::run(&lead, &over).await }
+        });
+        duties.spawn("devices", {
+            let (lead, over) = own();
+            async move { lead.devices.run(lead.sessions_mutex(), &over).await }
+        });
+        duties.spawn("progress", {
+            let (lead, over) = own();
+            async move { progress::run(&lead, &over).await }
+        });
+        duties.spawn("reaper", {
+            let (lead, over) = own();
+            async move { reaper::run(&lead, &over).await }
+        });
+        duties.spawn("missing tasks", {
+            let (lead, over) = own();
+            async move { missing::run(&lead, &over).await }
+        });
+        duties.spawn("replay", {
+            let (lead, over) = own();
+            async move { replay::run(&lead, &over).await }
+        });
+        duties.spawn("leaving letters", {
+            let (lead, over) = own();
+            async move { leaving::run(&lead, &over).await }
+        });
+        duties.spawn("outbox of others", {
+            let (lead, over) = own();
+            async move { sweep(&lead, &over).await }
+        });
+        duties.spawn("sweeper", {
+            let (lead, over) = own();
+            async move { sweeper::run(&lead, &over).await }
+        });
+        duties
     }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { releaser::run(&lead, &over).await });
+
+    fn spawn(&mut self, name: &'static str, duty: impl Future<Output = Result<(), StoreError>> + Send + 'static) {
+        self.names.insert(self.running.spawn(duty).id(), name);
     }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { lead.devices.run(lead.sessions_mutex(), &over).await });
+
+    /// Waits until one ends, and says which and how. Never returns when there is none.
+    pub(crate) async fn one_ended(&mut self) -> (&'static str, Result<Result<(), StoreError>, JoinError>) {
+        match self.running.join_next_with_id().await {
+            Some(Ok((id, ended))) => (self.name(id), Ok(ended)),
+            Some(Err(error)) => (self.name(error.id()), Err(error)),
+            None => std::future::pending().await,
+        }
     }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { progress::run(&lead, &over).await });
+
+    /// Waits for all to end, whose token was cancelled before. One that does not, say because a broken line never
+    /// answers, is dropped together with its transaction: the next term must not wait for it.
+    pub(crate) async fn end(mut self) {
+        let until = Instant::now() + ENDING;
+        while !self.names.is_empty() {
+            match timeout_at(until, self.one_ended()).await {
+                Ok((duty, Err(error))) => tracing::error!(duty, %error, "a duty of the leader panicked"),
+                Ok((_, Ok(_))) => {}
+                Err(_) => break,
+            }
+        }
+        for duty in self.names.values() {
+            tracing::error!(duty, "a duty of the leader does not end; it is dropped");
+        }
+        self.running.shutdown().await;
     }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { reaper::run(&lead, &over).await });
-    }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { missing::run(&lead, &over).await });
-    }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { replay::run(&lead, &over).await });
-    }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { leaving::run(&lead, &over).await });
-    }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { sweep(&lead, &over).await });
-    }
-    {
-        let (lead, over) = (Arc::clone(lead), over.clone());
-        work.spawn(async move { sweeper::run(&lead, &over).await });
+
+    fn name(&mut self, id: task::Id) -> &'static str {
+        self.names.remove(&id).unwrap_or_default()
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use warren_host::Part;
-use warren_store::{StoreError, Term};
+use warren_store::Term;
 use warren_telemetry::metrics;
 
 use crate::{
-    duties,
+    duties::Duties,
     lead::{Lead, Parts},
 };
 
@@ -62,21 +62,15 @@ async fn lead(
     tracing::info!(term = term.0, "leading");
     metrics::LEADING.set(1.0, &[]);
     let over = stopping.child_token();
-    let mut work = JoinSet::new();
-    duties::start(&lead, &mut work, &over);
+    let mut duties = Duties::start(&lead, &over);
     current.send_replace(Some(Arc::clone(&lead)));
 
-    keep(&lead, &over, &mut work).await;
+    keep(&lead, &over, &mut duties).await;
 
     current.send_replace(None);
     metrics::LEADING.set(0.0, &[]);
     over.cancel();
-    // Each duty ends at its next await on the token; what is in a transaction ends with the term check.
-    while let Some(ended) = work.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a duty of the leader panicked");
-        }
-    }
+    duties.end().await;
     if let Err(error) = parts.store.resign(term).await {
         tracing::debug!(%error, "term not given back; it runs out by itself");
     }
@@ -84,7 +78,7 @@ async fn lead(
 }
 
 /// Renews the term until it is lost, a duty ends, or the process stops.
-async fn keep(lead: &Lead, over: &CancellationToken, work: &mut JoinSet<Result<(), StoreError>>) {
+async fn keep(lead: &Lead, over: &CancellationToken, duties: &mut Duties) {
     let timing = &lead.parts.settings.leader;
     let mut every = tokio::time::interval(Duration::from_millis(timing.renew_ms));
     let ttl = Duration::from_millis(timing.ttl_ms);
@@ -95,12 +89,11 @@ async fn keep(lead: &Lead, over: &CancellationToken, work: &mut JoinSet<Result<(
                 tracing::warn!(term = lead.term.0, "a commit of unknown outcome; stepping down to start from the rows");
                 return;
             }
-            ended = work.join_next() => {
+            (duty, ended) = duties.one_ended() => {
                 match ended {
-                    Some(Ok(Ok(()))) => tracing::error!("a duty of the leader ended by itself"),
-                    Some(Ok(Err(error))) => tracing::warn!(%error, "stepping down"),
-                    Some(Err(error)) => tracing::error!(%error, "a duty of the leader panicked"),
-                    None => {}
+                    Ok(Ok(())) => tracing::error!(duty, "a duty of the leader ended by itself"),
+                    Ok(Err(error)) => tracing::warn!(duty, %error, "stepping down"),
+                    Err(error) => tracing::error!(duty, %error, "a duty of the leader panicked"),
                 }
                 return;
             }

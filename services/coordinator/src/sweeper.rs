@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_blob::{Blobs, Key, Prefix};
@@ -22,8 +23,8 @@ const UNKNOWN: Duration = Duration::from_secs(600);
 const SEARCH: Duration = Duration::from_secs(60);
 /// The longest that a search stays open; a round looks back so far.
 const OPEN_SEARCH: Duration = Duration::from_secs(3_600);
-/// Objects that are looked up at once.
-const GROUP: usize = 500;
+/// A sweep is followed by a rest of so many times its length: a large bucket is not listed all the time.
+const REST: u32 = 20;
 
 /// Sweeps until `over`.
 ///
@@ -32,23 +33,30 @@ const GROUP: usize = 500;
 pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<(), StoreError> {
     let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s.max(1)));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut searches_from = UnixMillis(0);
+    let (mut searches_from, mut rest_until) = (UnixMillis(0), Instant::now());
     loop {
         tokio::select! {
             () = over.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        let now = lead.parts.clock.now();
+        let (begun, now) = (Instant::now(), lead.parts.clock.now());
         match forget_searches(lead, searches_from, ago(now, SEARCH)).await {
             Ok(()) => searches_from = ago(now, OPEN_SEARCH),
             Err(StoreError::TermLost) => return Err(StoreError::TermLost),
             Err(error) => tracing::warn!(%error, "searches are forgotten in the next round"),
         }
+        if begun < rest_until {
+            continue;
+        }
         tokio::select! {
             () = over.cancelled() => return Ok(()),
             swept = sweep(&lead.parts.store, &lead.parts.blobs, now) => match swept {
-                Ok(0) => {}
-                Ok(objects) => tracing::info!(objects, "deleted objects of ended jobs"),
+                Ok(objects) => {
+                    if objects > 0 {
+                        tracing::info!(objects, "deleted objects of ended jobs");
+                    }
+                    rest_until = Instant::now() + REST * begun.elapsed();
+                }
                 Err(fault) => tracing::warn!(%fault, "objects of ended jobs are deleted in the next round"),
             }
         }
@@ -68,13 +76,13 @@ async fn forget_searches(lead: &Lead, from: UnixMillis, before: UnixMillis) -> R
 pub(crate) async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Result<u64, Fault> {
     let mut deleted = 0;
     for prefix in [Prefix::MEDIA, Prefix::TEXTS, Prefix::PCM, Prefix::RESULTS] {
-        let listed = blobs.list(prefix).await.map_err(|error| error.fault())?;
-        // An upload may take long: the age of its id says nothing, that of the object does.
-        let listed = listed.iter().filter(|object| UnixMillis(object.modified_ms) < ago(now, UNKNOWN));
-        let keys = listed.filter_map(|object| Key::parse(&object.name).ok());
-        let keys: Vec<Key> = keys.filter(|key| made(key.owner()) < ago(now, UNKNOWN)).collect();
-        for group in keys.chunks(GROUP) {
-            let owners: BTreeSet<Uuid> = group.iter().map(Key::owner).collect();
+        let mut pages = blobs.pages(prefix);
+        while let Some(listed) = pages.next().await.map_err(|error| error.fault())? {
+            // An upload may take long: the age of its id says nothing, that of the object does.
+            let listed = listed.iter().filter(|object| UnixMillis(object.modified_ms) < ago(now, UNKNOWN));
+            let keys = listed.filter_map(|object| Key::parse(&object.name).ok());
+            let keys: Vec<Key> = keys.filter(|key| made(key.owner()) < ago(now, UNKNOWN)).collect();
+            let owners: BTreeSet<Uuid> = keys.iter().map(Key::owner).collect();
             let owners: Vec<Uuid> = owners.into_iter().collect();
             let needed = match prefix {
                 Prefix::MEDIA => store.read().known_media(&owners).await,
@@ -82,7 +90,7 @@ pub(crate) async fn sweep(store: &Store, blobs: &Blobs, now: UnixMillis) -> Resu
                 _ => store.read().need_objects(&owners).await,
             };
             let needed = needed.map_err(|error| error.fault())?;
-            for key in group.iter().filter(|key| !needed.contains(&key.owner())) {
+            for key in keys.iter().filter(|key| !needed.contains(&key.owner())) {
                 blobs.delete(key).await.map_err(|error| error.fault())?;
                 deleted += 1;
             }

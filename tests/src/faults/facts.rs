@@ -156,6 +156,15 @@ impl Facts {
         row.try_get::<i64>("", "n").map(|count| u64::try_from(count).unwrap_or(0))
     }
 
+    /// Device leases that the worker's present process holds.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn leases_of(&self, worker: &str) -> Result<i64, DbErr> {
+        let own = "lease.worker = worker.id AND lease.boot = worker.boot AND lease.state = 'granted'";
+        self.number(&format!("SELECT count(*) AS n FROM lease JOIN worker ON {own} WHERE worker.id = '{worker}'")).await
+    }
+
     /// The number that a query finds as `n`.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct Row {
     pub again: Option<u64>,
     /// Time to recovery of each fault.
     pub recovery: Vec<Duration>,
+    /// It did not hold; what is wrong was said before, and nothing was counted.
+    pub failed: bool,
 }
 
 impl Row {
@@ -45,6 +47,10 @@ impl fmt::Display for Table {
             "what", "faults", "jobs", "lost", "double", "again"
         )?;
         for row in &self.0 {
+            if row.failed {
+                writeln!(f, "{:>3}  {:<48} FAILED", row.number, row.name)?;
+                continue;
+            }
             let again = row.again.map_or_else(String::new, |again| again.to_string());
             let p99 = row.p99().map_or_else(String::new, |p99| format!("{:.1} s", p99.as_secs_f64()));
             writeln!(

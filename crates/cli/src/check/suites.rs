@@ -1,6 +1,6 @@
 //! Which suites there are, and what each runs.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use warren_models::{Catalogue, Status, USUAL};
 
@@ -21,6 +21,8 @@ const INFERENCE: &str = "warren-inference";
 const CONTRACT_OF_BROKER: [&str; 3] = ["warren-broker", "warren-local", "warren-relay"];
 /// Suites that measure times, which others beside them would spoil.
 const MEASURES: [&str; 4] = ["depth", "faults", "long", "poison"];
+/// The driver makes it where there is a card.
+const CARD: &str = "/dev/nvidia0";
 /// End-to-end suites at a time.
 const LANES: usize = 2;
 
@@ -33,6 +35,8 @@ pub(crate) enum When {
     Always,
     /// Only with `--nightly`, or by name.
     Nightly,
+    /// Where there is a CUDA card to run on.
+    Card,
 }
 
 /// Why a suite does not run.
@@ -40,6 +44,7 @@ pub(crate) enum When {
 pub(crate) enum Skip {
     NotQuick,
     Nightly,
+    NoCard,
 }
 
 impl When {
@@ -48,6 +53,7 @@ impl When {
             Self::Quick => "quick",
             Self::Always => "",
             Self::Nightly => "nightly",
+            Self::Card => "card",
         }
     }
 }
@@ -61,6 +67,7 @@ enum Kind {
     Proto,
     Deploy,
     CudaTypes,
+    Cuda,
     Unit,
     Contract,
     Inference,
@@ -112,6 +119,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Suite>, CliError> {
     let about = "contracts and stacks, everyday sizes, on RabbitMQ 4.0";
     suites.push(suite("rabbitmq-4", Kind::OtherBroker, When::Nightly, 45, about));
     suites.push(suite("cuda-types", Kind::CudaTypes, When::Nightly, 3, "the CUDA build, types only: nothing is run"));
+    suites.push(suite("cuda", Kind::Cuda, When::Card, 2, "models on a CUDA card: the same text and vectors"));
     suites.push(suite(
         "capabilities",
         Kind::Capabilities,
@@ -161,7 +169,8 @@ impl Suite {
     pub(crate) fn skip(&self, quick: bool, nightly: bool) -> Option<Skip> {
         match self.when {
             When::Nightly if !nightly => Some(if quick { Skip::NotQuick } else { Skip::Nightly }),
-            When::Always if quick => Some(Skip::NotQuick),
+            When::Always | When::Card if quick => Some(Skip::NotQuick),
+            When::Card if !Path::new(CARD).exists() => Some(Skip::NoCard),
             _ => None,
         }
     }
@@ -195,6 +204,7 @@ impl Suite {
             Kind::Proto => proto(bench).await,
             Kind::Deploy => deploy(bench).await,
             Kind::CudaTypes => cuda_types(bench).await,
+            Kind::Cuda => cuda(bench).await,
             Kind::Unit => programs::run(bench, |program| program.unit).await,
             Kind::Contract => {
                 let contract =
@@ -316,7 +326,7 @@ async fn cuda_types(bench: &mut Bench) -> Result<Tally, CliError> {
         .and_then(|_| fs::set_permissions(&nvcc, fs::Permissions::from_mode(0o755)))
         .map_err(CliError::file(format!("make {}", nvcc.display())))?;
     // Apart: the feature changes crates that every other build shares.
-    let target = bench.workspace.target.join("cuda");
+    let target = bench.workspace.target.join("cuda-types");
     let features = "warren-inference/cuda,warren-worker/cuda,warren-transcription/cuda,warren-batch-embedding/cuda";
     let mut command = bench.cargo(&["check", "--features", features]);
     for package in ["inference", "worker", "transcription", "batch-embedding"] {
@@ -328,6 +338,19 @@ async fn cuda_types(bench: &mut Bench) -> Result<Tally, CliError> {
     command.env("CARGO_TARGET_DIR", target).env("CUDA_HOME", &home).env("CUDA_PATH", &home).env("NVCC", &nvcc);
     command.env("CUDA_COMPUTE_CAP", "80");
     bench.whole(command).await
+}
+
+/// Runs the models' tests on the first card.
+async fn cuda(bench: &mut Bench) -> Result<Tally, CliError> {
+    if !Path::new(CARD).exists() {
+        let mut tally = Tally::default();
+        tally.fail(format!("this machine has no CUDA card: there is no {CARD}"));
+        return Ok(tally);
+    }
+    let arguments = ["test", "--package", INFERENCE, "--features", "cuda", "--test", "cuda", "--", "--nocapture"];
+    let mut command = bench.cargo(&arguments);
+    command.env("CARGO_TARGET_DIR", bench.workspace.target.join("cuda"));
+    bench.tests(command).await
 }
 
 #[cfg(test)]

@@ -24,10 +24,10 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn count(queues: &[QueueState]) -> Self {
-        let of = |name: &str| queues.iter().filter(|queue| queue.name == name).map(|queue| queue.messages).sum();
+        let of = |name: &str| waiting(queues, name);
         Self {
-            work: TaskKind::ALL.iter().map(|kind| -> u64 { of(routes::tasks(*kind).queue) }).sum(),
-            later: routes::RETRY_RUNGS.iter().map(|rung| -> u64 { of(&routes::retry_rung(*rung)) }).sum(),
+            work: TaskKind::ALL.iter().map(|kind| of(routes::tasks(*kind).queue)).sum(),
+            later: routes::RETRY_RUNGS.iter().map(|rung| of(&routes::retry_rung(*rung))).sum(),
             results: of(routes::REPORTS.queue),
             commands: of(routes::COMMANDS.queue),
             dead: of(routes::DEAD_QUEUE),
@@ -48,16 +48,7 @@ pub(super) fn discrepancies(ledger: &Ledger, queues: &[QueueState]) -> Vec<Discr
         let why = format!("{} messages are there, the index knows {indexed}", messages.dead);
         found.push(difference("dead letters are indexed", routes::DEAD_QUEUE, why));
     }
-    // A task that is being recorded, or that died and is not indexed yet, is still released.
-    let seen = messages.work + messages.later + messages.results + messages.unindexed + ledger.outbox_tasks;
-    if seen < ledger.tasks.released {
-        let why = format!(
-            "{} tasks are released, and only {seen} messages are there for them; the coordinator sends lost ones again \
-             within two minutes",
-            ledger.tasks.released
-        );
-        found.push(difference("each released task has a message", "tasks", why));
-    }
+    found.extend(without_message(ledger, queues, messages));
     if ledger.unplanned > messages.commands + (ledger.outbox - ledger.outbox_tasks) + messages.unindexed {
         let why = format!("{} jobs wait for a plan, and {} commands are there", ledger.unplanned, messages.commands);
         found.push(difference("each job without a plan has a command", routes::COMMANDS.queue, why));
@@ -74,6 +65,34 @@ pub(super) fn discrepancies(ledger: &Ledger, queues: &[QueueState]) -> Vec<Discr
         }
     }
     found
+}
+
+/// Released tasks of a kind, or of all kinds together, for which there are too few messages.
+fn without_message(ledger: &Ledger, queues: &[QueueState], messages: Messages) -> Vec<Discrepancy> {
+    // A task that is being recorded, or that died and is not indexed yet, is still released. These places hold tasks of
+    // all kinds: any of them may be the one that is looked for.
+    let shared = messages.later + messages.results + messages.unindexed + ledger.outbox_tasks;
+    let lack = |subject: &str, released: u64, seen: u64| {
+        let why = format!(
+            "{released} tasks are released, and only {seen} messages are there for them; the coordinator sends lost ones \
+             again within two minutes"
+        );
+        (seen < released).then(|| difference("each released task has a message", subject, why))
+    };
+    let of_kind = |(kind, released): &(TaskKind, u64)| {
+        let queue = routes::tasks(*kind).queue;
+        lack(queue, *released, waiting(queues, queue) + shared)
+    };
+    let lacking: Vec<_> = ledger.released.iter().filter_map(of_kind).collect();
+    if !lacking.is_empty() {
+        return lacking;
+    }
+    let released = ledger.released.iter().map(|(_, released)| released).sum();
+    lack("tasks", released, messages.work + shared).into_iter().collect()
+}
+
+fn waiting(queues: &[QueueState], name: &str) -> u64 {
+    queues.iter().filter(|queue| queue.name == name).map(|queue| queue.messages).sum()
 }
 
 fn difference(check: &'static str, subject: &str, why: String) -> Discrepancy {
@@ -106,9 +125,15 @@ mod tests {
         assert!(checks(&ledger, &[]).is_empty());
         assert_eq!(checks(&ledger, &[("warren.result", 1)]), ["nothing is left over"]);
         assert!(checks(&ledger, &[("warren.retry.600s", 1)]).is_empty(), "an old copy goes by itself");
-        ledger.tasks.released = 2;
+        (ledger.tasks.released, ledger.released) = (2, vec![(TaskKind::Embed, 2)]);
         assert_eq!(checks(&ledger, &[("warren.task.embed", 1)]), ["each released task has a message"]);
         assert!(checks(&ledger, &[("warren.task.embed", 1), ("warren.retry.005s", 1)]).is_empty());
+        let other = [("warren.task.embed", 1), ("warren.task.transcribe", 7)];
+        assert_eq!(checks(&ledger, &other), ["each released task has a message"], "of its own kind");
+        ledger.released.push((TaskKind::Transcribe, 1));
+        let both = [("warren.task.embed", 1), ("warren.retry.005s", 1)];
+        assert_eq!(checks(&ledger, &both), ["each released task has a message"], "one cannot stand for two");
+        ledger.released.pop();
         ledger.unplanned = 1;
         assert_eq!(checks(&ledger, &[("warren.result", 2)]), ["each job without a plan has a command"]);
         ledger.outbox = 1;

@@ -14,6 +14,7 @@ use warren_models::ModelDir;
 use self::{batches::batches, pieces::Framing};
 use crate::{
     Device, Gate, InferenceError,
+    device::CARD_BYTES,
     gate::pass,
     threads::Threads,
     weights::{self, Weights},
@@ -21,6 +22,9 @@ use crate::{
 
 /// A piece of text is one token at least, in its frame of two.
 const LEAST_TOKENS: usize = 3;
+
+/// Also on a card: candle's BERT masks with the least f32, which is infinite as f16 and makes every number NaN.
+const DTYPE: DType = DType::F32;
 
 /// A loaded text encoder of the BERT family.
 pub struct Embedder {
@@ -109,11 +113,11 @@ impl Embedder {
 
         let bytes = weights::read(weights)?;
         let opened = device.open()?;
-        let tensors = Weights::parse(&bytes, weights, opened.clone(), device.dtype())?;
-        let memory = tensors.bytes_loaded() + activations(&parsed, &options) * device.dtype().size_in_bytes() as u64;
-        let model = tensors
-            .all()
-            .and_then(|all| Ok(BertModel::load(VarBuilder::from_tensors(all, device.dtype(), &opened), &parsed)?));
+        let tensors = Weights::parse(&bytes, weights, opened.clone(), DTYPE)?;
+        let beyond = if opened.is_cpu() { 0 } else { CARD_BYTES };
+        let memory = tensors.bytes_loaded() + activations(&parsed, &options) * DTYPE.size_in_bytes() as u64 + beyond;
+        let model =
+            tensors.all().and_then(|all| Ok(BertModel::load(VarBuilder::from_tensors(all, DTYPE, &opened), &parsed)?));
         let model = model.map_err(|error| error.loading(weights))?;
         Ok(Self {
             model,
@@ -147,7 +151,7 @@ impl Embedder {
     ///
     /// # Errors
     /// [`InferenceError::InputInvalid`] names the index of an empty text; [`InferenceError::Interrupted`] from the
-    /// gate; [`InferenceError::OutOfMemory`], [`InferenceError::Internal`].
+    /// gate; [`InferenceError::OutOfMemory`]; [`InferenceError::Internal`], also when what the model gives is no number.
     pub fn embed(&self, texts: &[String], gate: &dyn Gate) -> Result<Vec<Vec<f32>>, InferenceError> {
         if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
             return Err(InferenceError::InputInvalid(format!("text {index} is empty; leave it out")));
@@ -174,6 +178,9 @@ impl Embedder {
             let vectors = pass(gate, "embed", || self.threads.run(|| self.forward(&rows)))?;
             for (piece, vector) in batch.into_iter().zip(vectors) {
                 let (text, tokens) = &pieces[piece];
+                if !vector.iter().all(|value| value.is_finite()) {
+                    return Err(InferenceError::Internal(format!("the vector of text {text} is not made of numbers")));
+                }
                 let weight = tokens.len() as f32;
                 for (sum, value) in sums[*text].iter_mut().zip(unit(vector)) {
                     *sum += weight * value;
@@ -193,7 +200,7 @@ impl Embedder {
         let mask = Tensor::from_vec(rows.iter().flat_map(mask).collect(), shape, &self.device)?;
 
         let types = ids.zeros_like()?;
-        let hidden = self.model.forward(&ids, &types, Some(&mask))?.to_dtype(DType::F32)?;
+        let hidden = self.model.forward(&ids, &types, Some(&mask))?;
         let pooled = match self.options.pooling {
             Pooling::Cls => hidden.narrow(1, 0, 1)?.squeeze(1)?,
             Pooling::Mean => {

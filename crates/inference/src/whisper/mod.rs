@@ -32,6 +32,7 @@ use self::{
 };
 use crate::{
     Device, InferenceError,
+    device::CARD_BYTES,
     threads::Threads,
     weights::{self, Weights},
 };
@@ -185,7 +186,8 @@ impl Whisper {
         // Hypotheses of one window share what was heard.
         let searched =
             self.window_bytes() + (MAX_BEAM_SIZE as u64 - 1) * self.position_bytes() * self.capacity() as u64;
-        self.weight_bytes + encoder + (self.rows as u64 * self.window_bytes()).max(searched)
+        let beyond = if self.device.is_cpu() { 0 } else { CARD_BYTES };
+        self.weight_bytes + encoder + (self.rows as u64 * self.window_bytes()).max(searched) + beyond
     }
 
     /// Bytes that one window takes while it is decoded.

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use warren_jobs::{JobState, TaskState};
+use warren_jobs::{JobState, TaskKind, TaskState};
 use warren_store::{EventLevel, Finish, Ledger, NewEvent};
 
 use crate::{letters::letter, world::World};
@@ -37,9 +37,10 @@ pub(crate) async fn what_was_accepted_balances(world: World) {
         .await
         .unwrap();
     let ledger = world.store.read().ledger().await.unwrap();
-    let Ledger { jobs, unplanned, tasks, letters, letters_in_queue, .. } = ledger;
+    let Ledger { jobs, unplanned, tasks, released, letters, letters_in_queue, .. } = ledger;
     assert_eq!(jobs.iter().find(|(state, _)| *state == JobState::Queued), Some(&(JobState::Queued, 2)));
     assert_eq!((unplanned, tasks.unreleased, tasks.released, tasks.dead), (1, 1, 1, 1));
+    assert_eq!(released, [(TaskKind::Embed, 1)]);
     assert_eq!((letters, letters_in_queue), (vec![("dead".to_owned(), 1)], 1));
     assert_eq!(checks(&world).await, BTreeSet::new());
     assert_eq!(world.store.read().needed_payloads().await.unwrap().len(), 3);
