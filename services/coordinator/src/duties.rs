@@ -22,8 +22,8 @@ const COMMAND_GROUP: u16 = 8;
 /// How often rows of dead processes are looked for in the outbox.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Duties whose token was cancelled have so long to end. What they are in the middle of cannot be committed any more.
-const ENDING: Duration = Duration::from_secs(10);
+/// Duties have so long to end when the term is over. What they are in the middle of cannot be committed any more.
+pub(crate) const ENDING: Duration = Duration::from_secs(10);
 
 /// What runs side by side.
 pub(crate) struct Duties {
@@ -110,10 +110,10 @@ impl Duties {
         }
     }
 
-    /// Waits for all to end, whose token was cancelled before. One that does not, say because a broken line never
-    /// answers, is dropped together with its transaction: the next term must not wait for it.
-    pub(crate) async fn end(mut self) {
-        let until = Instant::now() + ENDING;
+    /// Waits for all to end, whose token was cancelled before. One that does not within `patience`, say because a broken
+    /// line never answers, is dropped together with its transaction: the next term must not wait for it.
+    pub(crate) async fn end(mut self, patience: Duration) {
+        let until = Instant::now() + patience;
         while !self.names.is_empty() {
             match timeout_at(until, self.one_ended()).await {
                 Ok((duty, Err(error))) => tracing::error!(duty, %error, "a duty of the leader panicked"),
@@ -145,5 +145,25 @@ async fn sweep(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> 
             Ok(rows) => tracing::info!(rows, "published what another process had left in the outbox"),
             Err(error) => tracing::debug!(error, "outbox not swept"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_term_does_not_wait_for_a_duty_that_never_ends() {
+        let mut duties = Duties { running: JoinSet::new(), names: HashMap::new() };
+        duties.spawn("ends", async { Ok(()) });
+        assert!(matches!(duties.one_ended().await, ("ends", Ok(Ok(())))));
+        let held = Arc::new(());
+        let dropped = Arc::downgrade(&held);
+        duties.spawn("hangs", async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        duties.end(Duration::from_millis(10)).await;
+        assert!(dropped.upgrade().is_none(), "what it held is given back");
     }
 }

@@ -9,7 +9,7 @@ use warren_store::Term;
 use warren_telemetry::metrics;
 
 use crate::{
-    duties::Duties,
+    duties::{Duties, ENDING},
     lead::{Lead, Parts},
 };
 
@@ -70,7 +70,7 @@ async fn lead(
     current.send_replace(None);
     metrics::LEADING.set(0.0, &[]);
     over.cancel();
-    duties.end().await;
+    duties.end(ENDING).await;
     if let Err(error) = parts.store.resign(term).await {
         tracing::debug!(%error, "term not given back; it runs out by itself");
     }
