@@ -12,7 +12,7 @@ pub enum Device {
     /// The processor; all arithmetic in f32.
     #[default]
     Cpu,
-    /// The CUDA device with this index; arithmetic in f16. Needs a build with the feature `cuda`.
+    /// The CUDA device with this index; speech in f16, text vectors in f32. Needs a build with the feature `cuda`.
     Cuda(usize),
 }
 
