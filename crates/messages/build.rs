@@ -19,7 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".warren.v1.UploadRequest.chunk")
+        // In one order, so that a message has one body.
+        .btree_map(".warren.v1")
         .compile_fds(descriptors)?;
-    pbjson_build::Builder::new().register_descriptors(&bytes)?.ignore_unknown_fields().build(&[".warren.v1"])?;
+    pbjson_build::Builder::new()
+        .register_descriptors(&bytes)?
+        .btree_map([".warren.v1"])
+        .ignore_unknown_fields()
+        .build(&[".warren.v1"])?;
     Ok(())
 }

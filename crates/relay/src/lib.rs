@@ -1,10 +1,14 @@
 //! The outbox's way out: what a transaction wrote for the broker is published after its commit.
 //!
-//! Each process relays what it wrote itself, at once; the leading coordinator also sweeps up what a dead process left
-//! behind. A crash between the confirm and the note of it publishes a message twice, under the same message id, and
+//! Each process relays what it wrote itself, at once and from memory; only after trouble does it ask the rows what is left
+//! to do. The leading coordinator also sweeps up what a dead process left behind. A crash between the confirm and the note of it publishes a message twice, under the same message id, and
 //! consumers have the effect once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -20,6 +24,8 @@ use warren_store::{Destination, NewOutbox, OutboxRow, Store, StoreError};
 
 /// Messages published before their rows are marked.
 const GROUP: u64 = 256;
+/// Rows kept in memory; when there are more, the table says what is left to do.
+const HANDED: usize = 4_096;
 /// A row this old is no longer on its way out of a live process.
 const ORPHANED: Duration = Duration::from_secs(5);
 
@@ -27,13 +33,22 @@ const ORPHANED: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Relay {
     name: Arc<str>,
+    handed: Arc<Mutex<Handed>>,
     wake: Arc<Notify>,
+}
+
+/// Committed rows that are not published.
+#[derive(Debug, Default)]
+struct Handed {
+    rows: VecDeque<OutboxRow>,
+    /// There were too many: more are in the table.
+    overflowed: bool,
 }
 
 impl Relay {
     /// A relay for rows that carry `name`, unique to this process.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), wake: Arc::new(Notify::new()) }
+        Self { name: name.into(), handed: Arc::default(), wake: Arc::new(Notify::new()) }
     }
 
     /// What its rows carry.
@@ -55,8 +70,17 @@ impl Relay {
         }
     }
 
-    /// Call after each commit that wrote rows.
-    pub fn committed(&self) {
+    /// Publishes what a transaction wrote. Call it after the commit.
+    pub fn committed(&self, rows: Vec<OutboxRow>) {
+        if rows.is_empty() {
+            return;
+        }
+        let mut handed = self.handed();
+        handed.rows.extend(rows);
+        if handed.rows.len() > HANDED {
+            *handed = Handed { rows: VecDeque::new(), overflowed: true };
+        }
+        drop(handed);
         self.wake.notify_one();
     }
 
@@ -66,16 +90,20 @@ impl Relay {
         let mut trouble = Reconnect::new();
         // Destinations that took no messages, and when they are tried again.
         let (mut stuck, mut again_at) = (Vec::new(), Instant::now());
+        // More may be left to do than is in memory.
+        let mut look = false;
         loop {
             if !stuck.is_empty() && again_at <= Instant::now() {
                 stuck.clear();
             }
             let all_tried = stuck.is_empty();
+            look |= std::mem::take(&mut self.handed().overflowed);
             let outcome = async {
-                let rows = store.read().unsent(&self.name, &stuck, GROUP).await.map_err(|error| error.to_string())?;
+                let rows = if look { self.look(store, &stuck).await? } else { self.next() };
                 publish(store, broker, &rows, &mut stuck).await.map(|_| rows.len())
             };
             let found = outcome.await;
+            look = !stuck.is_empty() || found.as_ref().map_or(true, |rows| look && *rows > 0);
             if stuck.is_empty() {
                 if found.is_ok() {
                     trouble.reset();
@@ -100,6 +128,27 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// What was handed over first.
+    fn next(&self) -> Vec<OutboxRow> {
+        let rows = &mut self.handed().rows;
+        let count = rows.len().min(GROUP as usize);
+        rows.drain(..count).collect()
+    }
+
+    /// What the table says is left to do.
+    async fn look(&self, store: &Store, stuck: &[Destination]) -> Result<Vec<OutboxRow>, String> {
+        let rows = store.read().unsent(&self.name, stuck, GROUP).await.map_err(|error| error.to_string())?;
+        if !rows.is_empty() {
+            // They are in the table, too. If the table is empty, what is in memory was committed after the look.
+            self.handed().rows.clear();
+        }
+        Ok(rows)
+    }
+
+    fn handed(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().expect("no panic while it is locked")
     }
 }
 

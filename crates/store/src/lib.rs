@@ -26,6 +26,7 @@ mod results;
 mod search;
 mod settings;
 mod sql;
+mod statistics;
 mod store;
 mod tasks;
 mod ticks;

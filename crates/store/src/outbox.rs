@@ -1,8 +1,11 @@
 //! Messages that are published if and only if the transaction that wrote them was committed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use sea_orm::{ActiveValue, EntityTrait, Value};
+use sea_orm::{ActiveValue, ConnectionTrait as _, DbErr, EntityTrait, QueryTrait as _, Value, sea_query::Query};
 use warren_clock::UnixMillis;
 
 use crate::{Reads, StoreError, Tx, entity::outbox, sql};
@@ -67,7 +70,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn outbox_many(&self, messages: &[NewOutbox]) -> Result<(), StoreError> {
-        let now = self.now().0;
+        let now = self.now();
         for group in messages.chunks(500) {
             let rows = group.iter().map(|message| outbox::ActiveModel {
                 id: ActiveValue::NotSet,
@@ -78,10 +81,19 @@ impl Tx {
                 body: ActiveValue::Set(message.body.clone()),
                 headers: ActiveValue::Set(write_headers(&message.headers)),
                 relay: ActiveValue::Set(message.relay.clone()),
-                created_ms: ActiveValue::Set(now),
+                created_ms: ActiveValue::Set(now.0),
                 sent_ms: ActiveValue::Set(None),
             });
-            outbox::Entity::insert_many(rows).exec_without_returning(&*self.inner).await?;
+            let mut insert = outbox::Entity::insert_many(rows).into_query();
+            insert.returning(Query::returning().columns([outbox::Column::Id, outbox::Column::MessageId]));
+            let written = self.inner.query_all_raw(self.backend.build(&insert)).await?;
+            let written = written.iter().map(|row| Ok((row.try_get("", "message_id")?, row.try_get("", "id")?)));
+            // Not promised to be in the order of the group.
+            let ids = written.collect::<Result<HashMap<String, i64>, DbErr>>()?;
+            let rows = group.iter().filter_map(|message| {
+                Some(OutboxRow { id: *ids.get(&message.message_id)?, message: message.clone(), created: now })
+            });
+            self.outbox.lock().expect("no panic while it is locked").extend(rows);
         }
         Ok(())
     }

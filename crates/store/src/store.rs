@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use warren_clock::{Clock, UnixMillis};
 
 use crate::{
-    SearchIndex, StoreError, StoreSettings, Term,
+    OutboxRow, SearchIndex, StoreError, StoreSettings, Term,
     connect::{Purpose, backend, connect},
     error::is_transient,
     migrate, sql,
@@ -38,6 +38,8 @@ pub struct Tx {
     pub(crate) inner: Arc<DatabaseTransaction>,
     pub(crate) backend: DbBackend,
     pub(crate) clock: Clock,
+    /// What it wrote for the broker.
+    pub(crate) outbox: std::sync::Mutex<Vec<OutboxRow>>,
     /// Let go of when it has ended.
     leading: Option<OwnedMutexGuard<()>>,
 }
@@ -45,6 +47,8 @@ pub struct Tx {
 /// A transaction that was committed, before the leader's next one.
 #[derive(Debug)]
 pub struct Committed {
+    /// Messages that are to be published now, in this order.
+    pub outbox: Vec<OutboxRow>,
     _leading: Option<OwnedMutexGuard<()>>,
 }
 
@@ -83,6 +87,10 @@ impl Store {
     /// The searchable archive.
     pub fn archive(&self) -> &SearchIndex {
         &self.archive
+    }
+
+    pub(crate) fn is_sqlite(&self) -> bool {
+        self.backend == DbBackend::Sqlite
     }
 
     /// The clock that the store was opened with.
@@ -192,7 +200,13 @@ impl Store {
         let writer = self.writer.clone();
         let begun = tokio::spawn(async move { writer.begin_with_options(options).await }).await;
         let inner = begun.map_err(|_| StoreError::Unavailable { reason: "the process is ending".to_owned() })??;
-        Ok(Tx { inner: Arc::new(inner), backend: self.backend, clock: self.clock.clone(), leading: None })
+        Ok(Tx {
+            inner: Arc::new(inner),
+            backend: self.backend,
+            clock: self.clock.clone(),
+            outbox: std::sync::Mutex::default(),
+            leading: None,
+        })
     }
 }
 
@@ -205,15 +219,16 @@ impl Tx {
         self.commit_in_order().await.map(drop)
     }
 
-    /// The same; the leader's next transaction begins when what this returns is dropped, so that what is kept in memory of
-    /// the rows can follow commits in their order.
+    /// The same, and says what is to be published. The leader's next transaction begins when what this returns is dropped,
+    /// so that what is kept in memory of the rows can follow commits in their order.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub async fn commit_in_order(self) -> Result<Committed, StoreError> {
         let inner = Arc::into_inner(self.inner).ok_or_else(StoreError::kept_transaction)?;
         inner.commit().await?;
-        Ok(Committed { _leading: self.leading })
+        let outbox = self.outbox.into_inner().unwrap_or_default();
+        Ok(Committed { outbox, _leading: self.leading })
     }
 
     /// The reading methods, seeing what this transaction changed.
@@ -238,6 +253,12 @@ impl Tx {
 }
 
 impl Reads<'_> {
+    /// A statement that has neither values nor rows.
+    pub(crate) async fn run(&self, text: String) -> Result<(), StoreError> {
+        self.inner.execute_raw(sql::statement(self.backend, text, [])).await?;
+        Ok(())
+    }
+
     pub(crate) async fn all<M: FromQueryResult>(
         &self,
         text: impl Into<String> + Send,

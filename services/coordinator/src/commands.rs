@@ -20,7 +20,9 @@ use crate::{
     aside::{put_aside, soon, waits_alone},
     board::Changes,
     lead::{self, Lead, Parts},
-    operate, planner, put_away, replay, settle,
+    operate,
+    planner::{self, Line},
+    put_away, replay, settle,
 };
 
 /// Handles queue `warren.job`.
@@ -182,9 +184,14 @@ async fn first_tasks(parts: &Parts, job: &Job) -> Result<Plan, Fault> {
         let tasks = vec![planner::prepare(parts, job, &media)];
         return Ok(Plan { kind: TaskKind::Prepare, tasks, is_final: false });
     }
-    let texts = Key::texts(job.id);
-    let object = soon(&texts, parts.blobs.get_bytes(&texts, MAX_TEXTS_OBJECT_BYTES)).await?;
-    let lines = planner::lines(&object).map_err(Fault::Permanent)?;
+    let spec = planner::embed_spec(job).map_err(|error| StoreError::corrupt(error).fault())?;
+    let lines = if spec.texts.is_empty() {
+        let texts = Key::texts(job.id);
+        let object = soon(&texts, parts.blobs.get_bytes(&texts, MAX_TEXTS_OBJECT_BYTES)).await?;
+        planner::lines(&object).map_err(Fault::Permanent)?
+    } else {
+        spec.texts.into_iter().map(Line::inline).collect()
+    };
     let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
     Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })
 }

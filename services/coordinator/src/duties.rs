@@ -21,6 +21,8 @@ const GROUP: u16 = 64;
 const COMMAND_GROUP: u16 = 8;
 /// How often rows of dead processes are looked for in the outbox.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often the database is asked whether its tables have grown.
+const STATISTICS: Duration = Duration::from_secs(5);
 
 /// Duties have so long to end when the term is over. What they are in the middle of cannot be committed any more.
 pub(crate) const ENDING: Duration = Duration::from_secs(10);
@@ -90,6 +92,10 @@ impl Duties {
             let (lead, over) = own();
             async move { sweep(&lead, &over).await }
         });
+        duties.spawn("statistics", {
+            let (lead, over) = own();
+            async move { statistics(&lead, &over).await }
+        });
         duties.spawn("sweeper", {
             let (lead, over) = own();
             async move { sweeper::run(&lead, &over).await }
@@ -144,6 +150,22 @@ async fn sweep(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> 
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "published what another process had left in the outbox"),
             Err(error) => tracing::debug!(error, "outbox not swept"),
+        }
+    }
+}
+
+/// Has the database plan for the rows that there are.
+async fn statistics(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> {
+    let mut every = tokio::time::interval(STATISTICS);
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        match lead.parts.store.refresh_statistics().await {
+            Ok(tables) if tables.is_empty() => {}
+            Ok(tables) => tracing::debug!(tables = tables.join(", "), "the database plans anew for what has grown"),
+            Err(error) => tracing::debug!(%error, "statistics not refreshed"),
         }
     }
 }

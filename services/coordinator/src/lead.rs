@@ -141,11 +141,11 @@ impl Lead {
     }
 
     /// What has to happen after a commit.
-    pub(crate) async fn follow(&self, committed: Committed, changes: &Changes) {
+    pub(crate) async fn follow(&self, mut committed: Committed, changes: &Changes) {
+        self.parts.relay.committed(std::mem::take(&mut committed.outbox));
         self.tell_workers(changes);
         // The board is as the rows are, so that the next transaction may change both.
         drop(committed);
-        self.parts.relay.committed();
         self.release.notify_one();
         if !(changes.ended.is_empty() && changes.finished.is_empty() && changes.waiting.is_empty()) {
             self.fates.notify_one();

@@ -53,7 +53,7 @@ pub(crate) fn transcribe_spec(job: &Job) -> Result<wire::TranscribeSpec, String>
     serde_json::from_str(&job.spec).map_err(|error| format!("job.spec: {error}"))
 }
 
-/// What an embed job asked for, without its texts.
+/// What an embed job asked for; its texts are in there if they are few, else in their object.
 ///
 /// # Errors
 /// What is wrong with the row.
@@ -157,6 +157,13 @@ pub(crate) struct Line {
     pub bytes: Range<usize>,
 }
 
+impl Line {
+    /// A text that lies in no object.
+    pub(crate) const fn inline(text: String) -> Self {
+        Self { text, bytes: 0..0 }
+    }
+}
+
 /// The embed tasks of a job. Texts travel inside the task, unless one is too long for a message.
 pub(crate) fn embed(parts: &Parts, settings: &ReleaseSettings, job: &Job, model: &str, lines: &[Line]) -> Vec<NewTask> {
     // The transcript's own tasks are what a transcribe job is measured in.
@@ -203,7 +210,7 @@ fn input(job: &Job, batch: &[Line], bytes: usize) -> wire::embed_task::Input {
     }
 }
 
-/// The texts of an embed job: its object holds one JSON string a line.
+/// The texts that lie in an embed job's object: one JSON string a line.
 ///
 /// # Errors
 /// [`Cause`] with the line that is no string.

@@ -27,11 +27,8 @@ pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> R
         let next = tx.read().next_unreleased(job_id, TaskKind::Transcribe, 1).await?;
         changes.keep_going.extend(next.first().map(|task| (lead::key(&job), TaskKind::Transcribe, task.cost)));
     }
-    if tx.read().has_open_tasks(job_id).await? {
-        return Ok(changes);
-    }
-    let counts = tx.read().counts(job_id).await?;
-    if counts.open() == 0 && counts.ended_badly() == 0 && !job.planned_final && counts.total() > 0 {
+    let Some(counts) = tx.read().counts_at_rest(job_id).await? else { return Ok(changes) };
+    if counts.ended_badly() == 0 && !job.planned_final && counts.total() > 0 {
         let planned = plan_index(parts, tx, &job).await?;
         let waits = !planned.waiting.is_empty();
         changes.merge(planned);
@@ -52,9 +49,6 @@ pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> R
             (JobState::Failed, event)
         }
     };
-    if to == JobState::Succeeded {
-        tx.set_progress(job_id, job.progress_planned).await?;
-    }
     end(tx, &job, to, &event, &mut changes).await?;
     Ok(changes)
 }
@@ -76,8 +70,10 @@ pub(crate) async fn stop(
 }
 
 async fn end(tx: &Tx, job: &Job, to: JobState, event: &NewEvent, changes: &mut Changes) -> Result<(), StoreError> {
-    // What its last tasks did counts, too.
-    tx.refresh_progress(&[(job.id, 0.0)]).await?;
+    if to != JobState::Succeeded {
+        // What its last tasks did counts, too.
+        tx.refresh_progress(&[(job.id, 0.0)]).await?;
+    }
     if tx.set_job_state(job.id, job.state, to, event).await?.is_some() {
         changes.finished.push(job.id);
         tracing::info!(job.id = %JobId(job.id), state = to.as_str(), event = event.event, "job ended");
@@ -112,7 +108,7 @@ async fn plan_index(parts: &Parts, tx: &Tx, job: &Job) -> Result<Changes, StoreE
         .map_err(StoreError::corrupt)?;
     if let Some(spec) = spec.filter(|spec| spec.index) {
         let passages = planner::passages(&tx.read().segments(job.id).await?);
-        let lines: Vec<_> = passages.into_iter().map(|passage| Line { text: passage.text, bytes: 0..0 }).collect();
+        let lines: Vec<_> = passages.into_iter().map(|passage| Line::inline(passage.text)).collect();
         let tasks = planner::embed(parts, &parts.settings.release, job, &spec.embedding_model, &lines);
         let inserted = tx.insert_tasks(&tasks).await?;
         if let (Some(first), false) = (tasks.first(), inserted.is_empty()) {

@@ -12,7 +12,7 @@ use warren_jobs::{JobClass, JobKind};
 use warren_messages::{
     ids::JobId,
     routes::COMMANDS,
-    wire::{self, Command, JobSubmitted, command::Command as What},
+    wire::{self, Command, JobSubmitted, command::Command as What, job::Spec},
 };
 use warren_store::{Job, JobLimits, NewJob, NewOutbox, StoreError, SubmitRequest, Submitted};
 use warren_telemetry::{metrics, trace};
@@ -24,6 +24,9 @@ use crate::{
     status::{of_blob, of_store, reused_request_id},
 };
 
+/// Texts of so many bytes together stay in the job's row, which spares a way to object storage and back; more would make
+/// heavy a row that is read often.
+const TEXTS_IN_ROW: usize = 4_096;
 /// How often a transaction is tried that another writer kept out.
 const TRIES: u32 = 5;
 /// Wait before the second try; doubles.
@@ -42,16 +45,10 @@ pub(crate) struct Asked {
     pub(crate) media: Option<Uuid>,
     /// For people.
     pub(crate) name: String,
-    /// What was asked, as JSON.
-    pub(crate) spec: String,
-    /// Model that does the main work.
-    pub(crate) model: String,
-    /// Known language of a recording.
-    pub(crate) language: Option<String>,
+    /// What was asked, with its defaults filled in and all its texts.
+    pub(crate) spec: Spec,
     /// What it may take.
     pub(crate) limits: JobLimits,
-    /// What is to be embedded; empty for a recording.
-    pub(crate) texts: Vec<String>,
     /// The job that it does again.
     pub(crate) resubmitted_from: Option<Uuid>,
     /// The caller's own id of the request, with the hash of its body.
@@ -64,9 +61,9 @@ pub(crate) struct Asked {
 /// `ALREADY_EXISTS` when the request id was used for something else; `UNAVAILABLE` when a part is away.
 pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Result<Job, Status> {
     let id = parts.clock.new_id();
-    let mut texts = if asked.texts.is_empty() { None } else { Some(put_texts(parts, id, &asked.texts).await?) };
-    warren_drills::passing("ingest.texts-stored");
     let kind = asked.kind;
+    let units = if let Spec::Embed(spec) = &asked.spec { spec.texts.len() } else { 0 };
+    let (spec, mut texts) = put_texts(parts, id, asked.spec).await?;
     let (request_id, body_hash) = asked.request.unzip();
     let command = Command {
         actor: caller.name.clone(),
@@ -79,11 +76,11 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
         class: asked.class,
         media_id: asked.media,
         name: asked.name,
-        spec: asked.spec,
-        model: asked.model,
-        language: asked.language,
+        model: model(&spec).to_owned(),
+        language: language(&spec),
+        spec: json(&spec),
         limits: asked.limits,
-        progress_planned: asked.texts.len() as f64,
+        progress_planned: units as f64,
         resubmitted_from: asked.resubmitted_from,
     };
     let request = SubmitRequest {
@@ -99,7 +96,6 @@ pub(crate) async fn accept(parts: &Parts, caller: &Caller, asked: Asked) -> Resu
     };
     match submitted {
         Ok(Submitted::New(job)) => {
-            parts.relay.committed();
             metrics::JOBS_SUBMITTED.one(&[("kind", kind.as_str())]);
             tracing::info!(job.id = %JobId(job.id), %kind, "job accepted");
             Ok(job)
@@ -123,14 +119,14 @@ pub(crate) async fn command(parts: &Parts, caller: &Caller, what: What) -> Resul
         tokio::time::sleep(wait).await;
     };
     written.map_err(|error| of_store(&error))?;
-    parts.relay.committed();
     Ok(())
 }
 
 async fn write(parts: &Parts, row: &NewOutbox) -> Result<(), StoreError> {
     let tx = parts.store.begin().await?;
     tx.outbox(row).await?;
-    tx.commit().await
+    parts.relay.committed(tx.commit_in_order().await?.outbox);
+    Ok(())
 }
 
 /// The hash that tells one request from another under the same id.
@@ -149,16 +145,44 @@ fn row(parts: &Parts, command: &Command) -> NewOutbox {
     row
 }
 
-async fn put_texts(parts: &Parts, job: Uuid, texts: &[String]) -> Result<Unkept, Status> {
+/// Takes texts that are not few out of what was asked, and stores them.
+async fn put_texts(parts: &Parts, job: Uuid, mut spec: Spec) -> Result<(Spec, Option<Unkept>), Status> {
+    let texts = match &mut spec {
+        Spec::Embed(spec) if spec.texts.iter().map(String::len).sum::<usize>() > TEXTS_IN_ROW => &mut spec.texts,
+        _ => return Ok((spec, None)),
+    };
     let mut lines = Vec::new();
-    for text in texts {
-        serde_json::to_writer(&mut lines, text).expect("a Vec takes any write");
+    for text in std::mem::take(texts) {
+        serde_json::to_writer(&mut lines, &text).expect("a Vec takes any write");
         lines.push(b'\n');
     }
     let key = Key::texts(job);
     let unkept = Unkept::new(&parts.blobs, &key);
     parts.blobs.put_bytes(&key, Bytes::from(lines)).await.map_err(|error| of_blob(&error))?;
-    Ok(unkept)
+    warren_drills::passing("ingest.texts-stored");
+    Ok((spec, Some(unkept)))
+}
+
+fn json(spec: &Spec) -> String {
+    let written = match spec {
+        Spec::Transcribe(spec) => serde_json::to_string(spec),
+        Spec::Embed(spec) => serde_json::to_string(spec),
+    };
+    written.expect("generated messages always serialise")
+}
+
+/// The model that does the main work.
+fn model(spec: &Spec) -> &str {
+    match spec {
+        Spec::Transcribe(spec) => &spec.model,
+        Spec::Embed(spec) => &spec.model,
+    }
+}
+
+/// The language of a recording, if it was given; the coordinator waits for the first task to find another.
+fn language(spec: &Spec) -> Option<String> {
+    let Spec::Transcribe(spec) = spec else { return None };
+    (!spec.language.is_empty()).then(|| spec.language.clone())
 }
 
 async fn submit(
@@ -175,8 +199,9 @@ async fn submit(
         if let Some(texts) = texts.take() {
             texts.keep();
         }
-        tx.commit().await?;
+        let committed = tx.commit_in_order().await?;
         warren_drills::passing("ingest.job-committed");
+        parts.relay.committed(committed.outbox);
     }
     Ok(submitted)
 }

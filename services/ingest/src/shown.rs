@@ -104,13 +104,26 @@ pub(crate) fn number<N: TryInto<u32>>(count: N) -> u32 {
     count.try_into().unwrap_or(u32::MAX)
 }
 
-/// What was asked for.
+/// What was asked for, without the texts.
 pub(crate) fn spec(job: &Job) -> Option<Spec> {
-    let spec = match job.kind {
+    let spec = asked(job);
+    let mut spec =
+        spec.inspect_err(|error| tracing::error!(job.id = %JobId(job.id), %error, "job.spec cannot be read")).ok()?;
+    if let Spec::Embed(spec) = &mut spec {
+        spec.texts.clear();
+    }
+    Some(spec)
+}
+
+/// What was asked for, with its texts if they lie in the row.
+///
+/// # Errors
+/// What is wrong with the row.
+pub(crate) fn asked(job: &Job) -> serde_json::Result<Spec> {
+    match job.kind {
         JobKind::Transcribe => serde_json::from_str(&job.spec).map(Spec::Transcribe),
         JobKind::Embed | JobKind::Query => serde_json::from_str(&job.spec).map(Spec::Embed),
-    };
-    spec.inspect_err(|error| tracing::error!(job.id = %JobId(job.id), %error, "job.spec cannot be read")).ok()
+    }
 }
 
 /// Units a second; 0 while that says nothing.

@@ -31,8 +31,8 @@ struct Sequence {
 
 impl Tx {
     /// Moves a job from one state to another and records the event. `None`, and nothing changed, when the job is not in
-    /// `from`; else the event's sequence number. Sets the start and the end; leaving `failed` clears the error and
-    /// counts a redrive.
+    /// `from`; else the event's sequence number. Sets the start and the end; a success has done all that was planned;
+    /// leaving `failed` clears the error and counts a redrive.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when no event leads a job from the one state to the other.
@@ -51,6 +51,9 @@ impl Tx {
             sets.push("started_ms = COALESCE(started_ms, $4)");
         }
         sets.push(if to.is_ended() { "finished_ms = $4" } else { "finished_ms = NULL" });
+        if to == JobState::Succeeded {
+            sets.push("progress_done = progress_planned");
+        }
         if from == JobState::Failed {
             sets.extend(["error_code = NULL", "error_message = NULL", "redrive_count = redrive_count + 1"]);
         }
@@ -68,14 +71,6 @@ impl Tx {
     pub async fn set_job_error(&self, job: Uuid, code: &str, message: &str) -> Result<(), StoreError> {
         let values = [job.into(), code.into(), sql::text(message).into()];
         self.set_job("error_code = $2, error_message = $3", values).await
-    }
-
-    /// Sets the units done.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn set_progress(&self, job: Uuid, done: f64) -> Result<(), StoreError> {
-        self.set_job("progress_done = $2", [job.into(), sql::finite(done).into()]).await
     }
 
     /// Adds to the units planned, and says whether the plan is complete now.

@@ -90,13 +90,13 @@ impl Tx {
         job::Entity::insert(row.clone().into_active_model()).exec_without_returning(&*self.inner).await?;
         let message = format!("{} `{}` accepted", new.kind, new.name);
         let event = NewEvent::new(EventLevel::Info, "job.submitted", message);
-        let sequence = self.event(new.id, &event).await?;
+        self.record(&[(new.id, row.sequence, &event)]).await?;
         // A search is forgotten once it is answered; only what lasts is worth a record.
         if new.kind != JobKind::Query {
             self.audit(&new.caller, "submit", &format!("job_{}", new.id.hyphenated()), &new.name).await?;
         }
         self.outbox_many(&request.outbox).await?;
-        Ok(Submitted::New(Job { sequence, ..Job::try_from(row)? }))
+        Job::try_from(row).map(Submitted::New)
     }
 
     async fn earlier(&self, caller: String, request_id: String, body_hash: &str) -> Result<Submitted, StoreError> {
@@ -148,7 +148,8 @@ impl Tx {
             max_disk_mb: new.limits.max_disk_mb,
             heartbeat_ms: None,
             last_step: None,
-            sequence: 0,
+            // That of its first event.
+            sequence: 1,
             redrive_count: 0,
             resubmitted_from: new.resubmitted_from,
             peak_memory_bytes: 0,

@@ -90,7 +90,7 @@ pub(crate) async fn changes_of_a_job_are_seen(world: World) {
             tx.set_language(job, "de").await?;
             tx.set_duration(job, 12.5).await?;
             tx.add_planned(job, 4.5, true).await?;
-            tx.set_progress(job, 3.5).await?;
+            tx.refresh_progress(&[(job, 3.5)]).await?;
             tx.set_deadline(job, now.plus(Duration::from_secs(5))).await?;
             let beat = |step: &str, at| Heartbeat { job, step: step.into(), at };
             tx.heartbeats(&[beat("decode", now.plus(Duration::from_secs(1))), beat("older", now)]).await?;

@@ -79,6 +79,7 @@ on_both! {
         messages_behind_a_full_queue_are_found
         the_outbox_survives_and_is_relayed;
     operators:
+        a_table_that_grew_is_planned_for
         a_pause_lasts_until_it_is_ended
         a_request_is_answered_once
         failures_are_counted_by_cause

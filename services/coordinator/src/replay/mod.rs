@@ -20,7 +20,7 @@ use warren_messages::{
 };
 use warren_store::{LetterFilter, LetterState, NewReplay, StoreError};
 
-use crate::lead::Lead;
+use crate::{board::Changes, lead::Lead};
 
 /// A letter that somebody moves by hand may be known here a little later than there.
 const INDEXED_WITHIN: Duration = Duration::from_secs(60);
@@ -88,8 +88,7 @@ async fn by_hand(lead: &Lead, command: &ReplayLetters) -> Result<Option<String>,
     match content.refused(standing) {
         None if standing.is_some_and(|now| now.task == TaskState::Released) => {
             tx.outbox(&send::outgoing(&lead.parts, &content)).await?;
-            tx.commit().await?;
-            lead.parts.relay.committed();
+            lead.commit(tx, &Changes::default()).await?;
         }
         why => tracing::warn!(queue = command.queue, why, "a message published by hand comes to nothing"),
     }

@@ -12,8 +12,8 @@ use warren_messages::{
     wire::{
         self, CancelJobRequest, CancelJobResponse, DeleteJobRequest, DeleteJobResponse, ExplainJobRequest,
         GetJobRequest, Job, JobEventsRequest, JobEventsResponse, JobExplanation, JobUpdate, ListJobsRequest,
-        ListJobsResponse, ResubmitJobRequest, SubmitJobRequest, WatchJobRequest, command::Command as What, jobs_server,
-        submit_job_request::Spec,
+        ListJobsResponse, ResubmitJobRequest, SubmitJobRequest, WatchJobRequest, command::Command as What, job,
+        jobs_server, submit_job_request::Spec,
     },
 };
 use warren_store::{JobFilter, PageKey};
@@ -133,17 +133,13 @@ impl jobs_server::Jobs for Jobs {
         if !job.state.is_ended() {
             return Err(not_now(format!("{id} is {}; what has ended can be done again", job.state)));
         }
-        let texts = self.texts_of(&job).await?;
         let asked = Asked {
             kind: job.kind,
             class: job.class,
             media: job.media_id,
+            spec: self.asked_before(&job).await?,
             name: job.name,
-            language: given_language(job.kind, &job.spec),
-            spec: job.spec,
-            model: job.model,
             limits: job.limits,
-            texts,
             resubmitted_from: Some(job.id),
             request: named.map(|named| (named, format!("again {id}"))),
         };
@@ -209,29 +205,22 @@ impl Jobs {
                     class,
                     media: Some(found.id),
                     name: found.name,
-                    spec: json(&spec),
-                    model: spec.model,
-                    // Unknown: the coordinator waits for the first task to find it.
-                    language: (!spec.language.is_empty()).then_some(spec.language),
+                    spec: job::Spec::Transcribe(spec),
                     limits,
-                    texts: Vec::new(),
                     resubmitted_from: None,
                     request: named,
                 })
             }
             Some(Spec::Embed(spec)) => {
-                let mut spec = rules.embed(spec)?;
-                let texts = std::mem::take(&mut spec.texts);
+                let spec = rules.embed(spec)?;
+                let texts = spec.texts.len();
                 Ok(Asked {
                     kind: JobKind::Embed,
                     class,
                     media: None,
-                    name: if texts.len() == 1 { "1 text".to_owned() } else { format!("{} texts", texts.len()) },
-                    spec: json(&spec),
-                    model: spec.model,
-                    language: None,
+                    name: if texts == 1 { "1 text".to_owned() } else { format!("{texts} texts") },
+                    spec: job::Spec::Embed(spec),
                     limits,
-                    texts,
                     resubmitted_from: None,
                     request: named,
                 })
@@ -239,18 +228,22 @@ impl Jobs {
         }
     }
 
-    /// What an embed job was given; none for a recording.
-    async fn texts_of(&self, job: &warren_store::Job) -> Result<Vec<String>, Status> {
-        if job.media_id.is_some() {
-            return Ok(Vec::new());
+    /// What a job was asked for, with all its texts.
+    async fn asked_before(&self, job: &warren_store::Job) -> Result<job::Spec, Status> {
+        let unreadable = |error: serde_json::Error| {
+            tracing::error!(job.id = %JobId(job.id), %error, "what was asked cannot be read");
+            Status::internal(format!("what was asked of {} cannot be read", JobId(job.id)))
+        };
+        let mut spec = shown::asked(job).map_err(unreadable)?;
+        if let job::Spec::Embed(spec) = &mut spec
+            && spec.texts.is_empty()
+        {
+            let lines = self.0.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES).await;
+            let lines = lines.map_err(|error| of_blob(&error))?;
+            let texts = lines.split_inclusive(|byte| *byte == b'\n').map(serde_json::from_slice);
+            spec.texts = texts.collect::<Result<_, _>>().map_err(unreadable)?;
         }
-        let lines = self.0.blobs.get_bytes(&Key::texts(job.id), MAX_TEXTS_OBJECT_BYTES).await;
-        let lines = lines.map_err(|error| of_blob(&error))?;
-        let texts = lines.split_inclusive(|byte| *byte == b'\n').map(serde_json::from_slice);
-        texts.collect::<Result<_, _>>().map_err(|error| {
-            tracing::error!(job.id = %JobId(job.id), %error, "texts cannot be read");
-            Status::internal(format!("the texts of {} cannot be read", JobId(job.id)))
-        })
+        Ok(spec)
     }
 
     async fn cancelled(
@@ -283,23 +276,12 @@ impl Jobs {
     }
 }
 
-/// The language that was asked for; what was found since then is found again.
-fn given_language(kind: JobKind, spec: &str) -> Option<String> {
-    let spec: wire::TranscribeSpec =
-        (kind == JobKind::Transcribe).then(|| serde_json::from_str(spec).ok()).flatten()?;
-    (!spec.language.is_empty()).then_some(spec.language)
-}
-
 fn listed(kind: &str) -> Result<JobKind, Status> {
     let found = LISTED.into_iter().find(|listed| listed.as_str() == kind);
     found.ok_or_else(|| {
         let given: String = kind.chars().take(80).collect();
         invalid("kind", format!("`{given}` is none of {}", LISTED.map(JobKind::as_str).join(", ")))
     })
-}
-
-fn json(spec: &impl serde::Serialize) -> String {
-    serde_json::to_string(spec).expect("generated messages always serialise")
 }
 
 fn job_state(state: i32) -> Result<Option<JobState>, Status> {

@@ -8,7 +8,7 @@ use warren_fault::Code;
 use warren_jobs::{JobClass, JobKind, fuse};
 use warren_messages::{
     ids::JobId,
-    wire::{self, SearchHit, SearchRequest, SearchResponse, command::Command as What, search_server},
+    wire::{self, SearchHit, SearchRequest, SearchResponse, command::Command as What, job::Spec, search_server},
 };
 use warren_store::{ArchiveStats, Hit, Job, JobLimits};
 
@@ -80,12 +80,12 @@ impl Search {
             class: JobClass::Interactive,
             media: None,
             name: "search".to_owned(),
-            spec: serde_json::to_string(&wire::EmbedSpec { model: model.to_owned(), ..Default::default() })
-                .expect("generated messages always serialise"),
-            model: model.to_owned(),
-            language: None,
+            spec: Spec::Embed(wire::EmbedSpec {
+                model: model.to_owned(),
+                texts: vec![query.to_owned()],
+                ..Default::default()
+            }),
             limits: JobLimits { timeout_s: TIMEOUT_S, ..JobLimits::default() },
-            texts: vec![query.to_owned()],
             resubmitted_from: None,
             request: None,
         };

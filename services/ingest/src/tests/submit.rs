@@ -15,6 +15,7 @@ use super::world::{World, embed, eventually, reason, transcribe, uuid, wav, with
 use crate::{
     accept::{Asked, accept},
     auth::Caller,
+    shown,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,16 +55,17 @@ async fn a_request_sent_twice_is_one_job_and_one_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_lie_in_object_storage_before_their_job_does() {
+async fn many_texts_lie_in_object_storage_before_their_job_does() {
     let world = World::new().await;
-    let request = || SubmitJobRequest { request_id: "texts".to_owned(), ..embed(&["one\n\"two\"", "三"]) };
+    let long = "三".repeat(1_365);
+    let request = || SubmitJobRequest { request_id: "texts".to_owned(), ..embed(&["\"\n", &long]) };
     let job = world.jobs().submit(request()).await.expect("accepted").into_inner();
     assert_eq!((job.progress_planned, job.progress_unit.as_str(), job.name.as_str()), (2.0, "texts", "2 texts"));
     assert!(matches!(&job.spec, Some(job::Spec::Embed(spec)) if spec.texts.is_empty()));
-    let lines = world.parts.blobs.get_bytes(&Key::texts(uuid(&job)), 1_000).await.expect("there");
+    let lines = world.parts.blobs.get_bytes(&Key::texts(uuid(&job)), 10_000).await.expect("there");
     let texts: Vec<String> =
         lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).expect("JSON")).collect();
-    assert_eq!(texts, ["one\n\"two\"", "三"]);
+    assert_eq!(texts, ["\"\n", &long]);
     assert!(lines.ends_with(b"\n"));
 
     // The texts of a repeated request are not kept a second time.
@@ -73,6 +75,18 @@ async fn texts_lie_in_object_storage_before_their_job_does() {
         world.parts.blobs.list(Prefix::EVERYTHING).await.expect("listed").len() == 1
     })
     .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_texts_lie_in_the_row_of_their_job() {
+    let world = World::new().await;
+    let most = "三".repeat(1_365);
+    let job = world.jobs().submit(embed(&["\0", &most])).await.expect("accepted").into_inner();
+    assert!(matches!(&job.spec, Some(job::Spec::Embed(spec)) if spec.texts.is_empty()), "callers know them");
+    let row = world.parts.store.read().job(uuid(&job)).await.expect("read").expect("there");
+    assert!(matches!(shown::asked(&row), Ok(job::Spec::Embed(spec)) if spec.texts == ["\0", &most]));
+    assert!(world.parts.blobs.list(Prefix::EVERYTHING).await.expect("listed").is_empty());
     world.stop().await;
 }
 
@@ -99,11 +113,8 @@ async fn a_job_has_its_texts_whenever_its_caller_goes() {
         class: warren_jobs::JobClass::Default,
         media: None,
         name: "1 text".to_owned(),
-        spec: "{}".to_owned(),
-        model: "m".to_owned(),
-        language: None,
+        spec: job::Spec::Embed(EmbedSpec { texts: vec!["a".repeat(5_000)], ..Default::default() }),
         limits: warren_store::JobLimits::default(),
-        texts: vec!["a".to_owned()],
         resubmitted_from: None,
         request: None,
     };
