@@ -51,6 +51,8 @@ pub struct Service {
     pub state: String,
     /// Starts after the first.
     pub restarts: u64,
+    /// How it ended last, when it ended by itself.
+    pub last_end: Option<String>,
     /// Address of `/health` and `/metrics`; `None` for parts that are no services of Warren.
     pub http: Option<String>,
 }
@@ -301,12 +303,13 @@ pub fn keys(object: &Value) -> Vec<&str> {
 }
 
 fn service(line: &Value) -> Service {
-    assert_eq!(keys(line), ["http", "pid", "restarts", "service", "state"], "ps: {line}");
+    assert_eq!(keys(line), ["http", "last_end", "pid", "restarts", "service", "state"], "ps: {line}");
     Service {
         name: line["service"].as_str().unwrap_or_default().to_owned(),
         pid: line["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),
         state: line["state"].as_str().unwrap_or_default().to_owned(),
         restarts: line["restarts"].as_u64().unwrap_or_default(),
+        last_end: line["last_end"].as_str().map(str::to_owned),
         http: line["http"].as_str().map(str::to_owned),
     }
 }

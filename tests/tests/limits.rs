@@ -81,6 +81,7 @@ fn hung_slow_and_dead_workers_are_told_apart() {
     let stack = Stack::with(&Wishes { arguments, settings: settings.to_owned(), ..Wishes::default() });
     let mut cases = Cases::new();
     cases.case("a slow worker is left alone", || a_slow_worker(&stack));
+    cases.case("a worker that is told to go", || a_worker_told_to_go(&stack));
     cases.case("a worker that was killed", || a_killed_worker(&stack));
     cases.case("work that hangs", || hung_work(&stack));
     cases.case("a worker that hangs", || a_hung_worker(&stack));
@@ -539,6 +540,19 @@ fn assert_lost(events: &[Value], worker: &str) {
     };
     // Those that waited for the device are told of, too.
     assert!(events.iter().any(named), "{events:?}");
+}
+
+/// It ends what it is at and goes; nothing runs twice.
+fn a_worker_told_to_go(stack: &Stack) {
+    let embedding = Embedding::begin(stack, "drill-wait-5000", 8, &[]);
+    let victim = embedding.until_running(stack)["id"].as_str().expect("a name").to_owned();
+    stack.service(&victim).signal(Signal::SIGTERM);
+    until("another process in its place", LOST, || (stack.service(&victim).restarts == 1).then_some(()));
+    assert_eq!(stack.service(&victim).last_end.as_deref(), Some("ended with exit status: 0"));
+    let (job, events) = embedding.end(stack);
+    assert_eq!((&job["state"], &job["progress_done"]), (&"succeeded".into(), &8.0.into()), "{job}");
+    let names: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
+    assert_eq!(names, ["job.submitted", "job.started", "job.succeeded"], "{events:?}");
 }
 
 fn a_killed_worker(stack: &Stack) {

@@ -125,14 +125,13 @@ fn lost() -> String {
     "the connection was lost".to_owned()
 }
 
+/// Removes one from its queue. There may be no answer once the link is lost; callers guard against that as a whole.
 pub(crate) async fn ack(link: &Link, raw: &Raw) -> Result<(), String> {
-    match link.unless_lost(raw.ack(BasicAckOptions::default())).await {
-        Some(Ok(true)) => Ok(()),
-        Some(Ok(false) | Err(_)) | None => {
-            link.lose("an ack found its channel gone");
-            Err(lost())
-        }
+    if let Ok(true) = raw.ack(BasicAckOptions::default()).await {
+        return Ok(());
     }
+    link.lose("an ack found its channel gone");
+    Err(lost())
 }
 
 impl Broker {

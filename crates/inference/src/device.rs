@@ -57,9 +57,11 @@ fn card(index: usize) -> Result<candle_core::Device, InferenceError> {
     Ok(device)
 }
 
-/// Bytes of a card beyond what is counted tensor by tensor: the driver gives memory out in blocks of 32 MiB, and its
-/// libraries load with the first work. On an H100, tiny.en took 45 MiB more than its tensors.
-pub(crate) const CARD_BYTES: u64 = 128 << 20;
+/// Bytes that a model takes beyond what is counted tensor by tensor. A card's driver gives memory out in blocks of 32 MiB,
+/// and its libraries load with the first work: on an H100, tiny.en took 45 MiB more than its tensors.
+pub(crate) fn uncounted_bytes(device: &candle_core::Device) -> u64 {
+    if device.is_cpu() { 0 } else { 128 << 20 }
+}
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -57,7 +57,7 @@ pub struct OutboxRow {
 }
 
 impl Tx {
-    /// Writes one message.
+    /// Writes one message. [`Tx::commit_in_order`] returns it, for whoever publishes it at once.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

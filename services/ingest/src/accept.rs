@@ -118,8 +118,7 @@ pub(crate) async fn command(parts: &Parts, caller: &Caller, what: What) -> Resul
         let Some(wait) = patience.after(&outcome) else { break outcome };
         tokio::time::sleep(wait).await;
     };
-    written.map_err(|error| of_store(&error))?;
-    Ok(())
+    written.map_err(|error| of_store(&error))
 }
 
 async fn write(parts: &Parts, row: &NewOutbox) -> Result<(), StoreError> {

@@ -275,11 +275,12 @@ pub(crate) fn ps(data: &Path, json: bool) -> Result<(), CliError> {
         eprintln!("it is not running; to start it: warren up --data {data:?}");
         return Ok(());
     }
-    let mut table = output::table(&["service", "pid", "state", "restarts", "health and metrics"]);
+    let mut table = output::table(&["service", "pid", "state", "restarts", "last end", "health and metrics"]);
     for service in services {
         let pid = service.pid.map(|pid| pid.to_string()).unwrap_or_default();
         let (state, restarts) = (service.state.to_string(), service.restarts.to_string());
-        table.add_row([service.service, pid, state, restarts, service.http.unwrap_or_default()]);
+        let last_end = service.last_end.unwrap_or_default();
+        table.add_row([service.service, pid, state, restarts, last_end, service.http.unwrap_or_default()]);
     }
     output::line(table)
 }

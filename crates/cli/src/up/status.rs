@@ -29,6 +29,8 @@ pub(crate) struct ServiceStatus {
     pub state: State,
     /// Starts after the first, since the stack was started.
     pub restarts: u32,
+    /// How it ended last, when it ended by itself.
+    pub last_end: Option<String>,
     /// Address of `/health` and `/metrics`; `None` for parts that are no services of Warren.
     pub http: Option<String>,
 }
@@ -120,6 +122,7 @@ fn status(entry: &Entry, probe: Option<&Probe>) -> ServiceStatus {
         pid: process.map(|process| process.pid),
         state,
         restarts: entry.restarts,
+        last_end: entry.last_end.clone(),
         http: match probe {
             Some(Probe::Health(port)) => Some(http_url(*port)),
             _ => None,
@@ -209,10 +212,18 @@ mod tests {
 
     #[test]
     fn states_read_as_words() {
-        let status =
-            ServiceStatus { service: "s3".to_owned(), pid: Some(7), state: State::Ready, restarts: 0, http: None };
+        let status = ServiceStatus {
+            service: "s3".to_owned(),
+            pid: Some(7),
+            state: State::Ready,
+            restarts: 0,
+            last_end: None,
+            http: None,
+        };
         let json = serde_json::to_value(&status).unwrap();
-        let expected = serde_json::json!({"service": "s3", "pid": 7, "state": "ready", "restarts": 0, "http": null});
+        let expected = serde_json::json!({
+            "service": "s3", "pid": 7, "state": "ready", "restarts": 0, "last_end": null, "http": null,
+        });
         assert_eq!(json, expected);
     }
 

@@ -14,7 +14,7 @@ use warren_models::ModelDir;
 use self::{batches::batches, pieces::Framing};
 use crate::{
     Device, Gate, InferenceError,
-    device::CARD_BYTES,
+    device::uncounted_bytes,
     gate::pass,
     threads::Threads,
     weights::{self, Weights},
@@ -114,8 +114,8 @@ impl Embedder {
         let bytes = weights::read(weights)?;
         let opened = device.open()?;
         let tensors = Weights::parse(&bytes, weights, opened.clone(), DTYPE)?;
-        let beyond = if opened.is_cpu() { 0 } else { CARD_BYTES };
-        let memory = tensors.bytes_loaded() + activations(&parsed, &options) * DTYPE.size_in_bytes() as u64 + beyond;
+        let activations = activations(&parsed, &options) * DTYPE.size_in_bytes() as u64;
+        let memory = tensors.bytes_loaded() + activations + uncounted_bytes(&opened);
         let model =
             tensors.all().and_then(|all| Ok(BertModel::load(VarBuilder::from_tensors(all, DTYPE, &opened), &parsed)?));
         let model = model.map_err(|error| error.loading(weights))?;

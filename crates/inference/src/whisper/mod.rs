@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     Device, InferenceError,
-    device::CARD_BYTES,
+    device::uncounted_bytes,
     threads::Threads,
     weights::{self, Weights},
 };
@@ -186,8 +186,8 @@ impl Whisper {
         // Hypotheses of one window share what was heard.
         let searched =
             self.window_bytes() + (MAX_BEAM_SIZE as u64 - 1) * self.position_bytes() * self.capacity() as u64;
-        let beyond = if self.device.is_cpu() { 0 } else { CARD_BYTES };
-        self.weight_bytes + encoder + (self.rows as u64 * self.window_bytes()).max(searched) + beyond
+        let decoder = (self.rows as u64 * self.window_bytes()).max(searched);
+        self.weight_bytes + encoder + decoder + uncounted_bytes(&self.device)
     }
 
     /// Bytes that one window takes while it is decoded.
