@@ -1,8 +1,8 @@
 //! The outbox's way out: what a transaction wrote for the broker is published after its commit.
 //!
-//! Each process relays what it wrote itself, at once and from memory; only after trouble does it ask the rows what is left
-//! to do. The leading coordinator also sweeps up what a dead process left behind. A crash between the confirm and the note of it publishes a message twice, under the same message id, and
-//! consumers have the effect once.
+//! Each process relays what it wrote itself, at once and from memory; after trouble, and every few seconds, it asks the rows
+//! what is left to do. The leading coordinator also sweeps up what a dead process left behind. A crash between the confirm
+//! and the note of it publishes a message twice, under the same message id, and consumers have the effect once.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,8 @@ use warren_store::{Destination, NewOutbox, OutboxRow, Store, StoreError};
 const GROUP: u64 = 256;
 /// Rows kept in memory; when there are more, the table says what is left to do.
 const HANDED: usize = 4_096;
-/// A row this old is no longer on its way out of a live process.
+/// A row this old is no longer on its way out of a live process. Its own process looks for such rows as often: nobody may
+/// have handed them over, if their caller went while they were committed.
 const ORPHANED: Duration = Duration::from_secs(5);
 
 /// Publishes one process's outbox rows in the background.
@@ -115,6 +116,7 @@ impl Relay {
                 Ok(0) => tokio::select! {
                     () = self.wake.notified() => {}
                     () = sleep_until(again_at), if !stuck.is_empty() => {}
+                    () = sleep(ORPHANED) => look = true,
                     () = stopping.cancelled() => return,
                 },
                 Ok(_) => {}
@@ -152,14 +154,15 @@ impl Relay {
     }
 }
 
-/// Publishes rows that any process left behind. Returns how many.
+/// Publishes rows that other processes left behind; `own` sees to its own. Returns how many.
 ///
 /// # Errors
 /// Why the store or the broker did not take part; the rows stay for the next time.
-pub async fn sweep(store: &Store, broker: &Broker) -> Result<usize, String> {
+pub async fn sweep(own: &Relay, store: &Store, broker: &Broker) -> Result<usize, String> {
     let (mut stuck, mut sent) = (Vec::new(), 0);
     loop {
-        let rows = store.read().unsent_older_than(ORPHANED, &stuck, GROUP).await.map_err(|error| error.to_string())?;
+        let rows = store.read().unsent_of_others(&own.name, ORPHANED, &stuck, GROUP).await;
+        let rows = rows.map_err(|error| error.to_string())?;
         if rows.is_empty() {
             return Ok(sent);
         }

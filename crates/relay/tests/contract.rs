@@ -143,13 +143,33 @@ async fn a_full_queue_keeps_back_only_its_own_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_handed_over_goes_out_all_the_same() {
+    let world = World::new().await;
+    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
+    let stopping = world.stopping.clone();
+    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    let row = world.row(1);
+    world.store.write(async |tx| tx.outbox(&row).await).await.expect("written");
+    within("it goes", async {
+        while world.unsent().await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    world.stopping.cancel();
+    within("the relay stops", relaying).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_process_left_goes_out_behind_a_full_queue_too() {
     let world = World::new().await;
+    let alive = Relay::new("alive");
+    let sweep = async || within("it is swept", sweep(&alive, &world.store, &world.broker)).await;
     world.write_too_many().await;
     world.write(&[world.row(1), world.row(2)]).await;
-    assert_eq!(sweep(&world.store, &world.broker).await, Ok(0), "their own process may live");
+    assert_eq!(sweep().await, Ok(0), "their own process may live");
     world.clock.advance(Duration::from_secs(6));
-    assert_eq!(within("it is swept", sweep(&world.store, &world.broker)).await, Ok(3), "two, and the one with room");
+    assert_eq!(sweep().await, Ok(3), "two, and the one with room");
     assert_eq!(world.unsent().await, u64::from(MANY) - 1);
-    assert_eq!(within("it is swept", sweep(&world.store, &world.broker)).await, Ok(0));
+    assert_eq!(sweep().await, Ok(0));
 }

@@ -128,7 +128,7 @@ impl Reads<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn unsent(&self, relay: &str, but: &[Destination], limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
-        self.unsent_where("relay = $1", relay.into(), but, limit).await
+        self.unsent_where("relay = $1", vec![relay.into()], but, limit).await
     }
 
     /// Messages of any relay that were written longer than `age` ago and are not published, oldest first, without those
@@ -142,25 +142,45 @@ impl Reads<'_> {
         but: &[Destination],
         limit: u64,
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        let before = self.clock.now().0.saturating_sub(age.as_millis() as i64);
-        self.unsent_where("created_ms < $1", before.into(), but, limit).await
+        self.unsent_where("created_ms < $1", vec![self.before(age)], but, limit).await
+    }
+
+    /// The same, without those of the relay `own`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unsent_of_others(
+        &self,
+        own: &str,
+        age: Duration,
+        but: &[Destination],
+        limit: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        self.unsent_where("created_ms < $1 AND relay <> $2", vec![self.before(age), own.into()], but, limit).await
+    }
+
+    fn before(&self, age: Duration) -> Value {
+        self.clock.now().0.saturating_sub(age.as_millis() as i64).into()
     }
 
     async fn unsent_where(
         &self,
         condition: &str,
-        value: Value,
+        mut values: Vec<Value>,
         but: &[Destination],
         limit: u64,
     ) -> Result<Vec<OutboxRow>, StoreError> {
         let columns = [sql::Column::Text("exchange"), sql::Column::Text("routing_key")];
+        let list = values.len() as u32 + 1;
+        let most = list + 1;
         let text = format!(
             "SELECT * FROM outbox WHERE sent_ms IS NULL AND {condition} AND (exchange, routing_key) NOT IN \
-             (SELECT v.exchange, v.routing_key FROM {}) ORDER BY id LIMIT $3",
-            sql::table(self.backend, 2, &columns)
+             (SELECT v.exchange, v.routing_key FROM {}) ORDER BY id LIMIT ${most}",
+            sql::table(self.backend, list, &columns)
         );
         let but = but.iter().map(|to| serde_json::json!({ "exchange": to.exchange, "routing_key": to.routing_key }));
-        read(self.all(text, [value, sql::list(but), (limit as i64).into()]).await?)
+        values.extend([sql::list(but), (limit as i64).into()]);
+        read(self.all(text, values).await?)
     }
 
     /// When the oldest message that is not published was written.

@@ -11,8 +11,13 @@ use warren_messages::routes::{COMMANDS, REPORTS};
 use warren_store::StoreError;
 
 use crate::{
-    commands::Commands, lead::Lead, leaving, letters::Index, missing, progress, reaper, releaser, replay,
-    reports::Reports, sweeper,
+    commands::Commands,
+    lead::{Lead, Parts},
+    leaving,
+    letters::Index,
+    missing, progress, reaper, releaser, replay,
+    reports::Reports,
+    sweeper,
 };
 
 /// Messages in one transaction.
@@ -146,7 +151,8 @@ async fn sweep(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> 
             () = over.cancelled() => return Ok(()),
             _ = every.tick() => {}
         }
-        match warren_relay::sweep(&lead.parts.store, &lead.parts.broker).await {
+        let Parts { relay, store, broker, .. } = &lead.parts;
+        match warren_relay::sweep(relay, store, broker).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "published what another process had left in the outbox"),
             Err(error) => tracing::debug!(error, "outbox not swept"),

@@ -38,6 +38,7 @@ pub(crate) async fn the_outbox_survives_and_is_relayed(world: World) {
     assert!(store.read().unsent_older_than(age, &[], 9).await.unwrap().is_empty());
     world.clock.advance(age + Duration::from_millis(1));
     assert_eq!(store.read().unsent_older_than(age, &[], 9).await.unwrap().len(), 5);
+    assert_eq!(store.read().unsent_of_others("c1", age, &[], 9).await.unwrap().len(), 1);
 
     let ids: Vec<_> = unsent.iter().map(|row| row.id).collect();
     store.write(async |tx| tx.mark_sent(&ids).await).await.unwrap();
