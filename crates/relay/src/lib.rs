@@ -91,8 +91,8 @@ impl Relay {
         let mut trouble = Reconnect::new();
         // Destinations that took no messages, and when they are tried again.
         let (mut stuck, mut again_at) = (Vec::new(), Instant::now());
-        // More may be left to do than is in memory.
-        let mut look = false;
+        // More may be left to do than is in memory; and when that is asked next, however much comes meanwhile.
+        let (mut look, mut look_at) = (false, Instant::now() + ORPHANED);
         loop {
             if !stuck.is_empty() && again_at <= Instant::now() {
                 stuck.clear();
@@ -100,6 +100,10 @@ impl Relay {
             let all_tried = stuck.is_empty();
             look |= std::mem::take(&mut self.handed().overflowed);
             let outcome = async {
+                if !look && look_at <= Instant::now() {
+                    look_at = Instant::now() + ORPHANED;
+                    look = self.forgot(store, &stuck).await?;
+                }
                 let rows = if look { self.look(store, &stuck).await? } else { self.next() };
                 publish(store, broker, &rows, &mut stuck).await.map(|_| rows.len())
             };
@@ -116,7 +120,7 @@ impl Relay {
                 Ok(0) => tokio::select! {
                     () = self.wake.notified() => {}
                     () = sleep_until(again_at), if !stuck.is_empty() => {}
-                    () = sleep(ORPHANED) => look = true,
+                    () = sleep_until(look_at), if !look => {}
                     () = stopping.cancelled() => return,
                 },
                 Ok(_) => {}
@@ -137,6 +141,12 @@ impl Relay {
         let rows = &mut self.handed().rows;
         let count = rows.len().min(GROUP as usize);
         rows.drain(..count).collect()
+    }
+
+    /// True when nobody handed a row over that was committed long ago.
+    async fn forgot(&self, store: &Store, stuck: &[Destination]) -> Result<bool, String> {
+        let rows = store.read().unsent_older_than(ORPHANED, stuck, GROUP).await.map_err(|error| error.to_string())?;
+        Ok(rows.iter().any(|row| *row.message.relay == *self.name))
     }
 
     /// What the table says is left to do.
