@@ -1,4 +1,4 @@
-//! Jobs whose caller waits for them, and that end when it hangs up.
+//! Jobs whose caller waits for them, and that end when it hangs up or does not wait any longer.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ const TRIES: u32 = 20;
 
 /// As [`watch::updates`], and the job is cancelled when nobody takes the updates any more.
 pub(crate) fn updates(parts: Parts, caller: Caller, job: Uuid) -> BoxStream<'static, Result<JobUpdate, Status>> {
-    let call = Call { parts: parts.clone(), caller, job, over: false };
-    stream::unfold((watch::updates(parts, job, 0), call), |(mut updates, mut call)| async move {
+    let attached = Attached::new(parts.clone(), caller, job);
+    stream::unfold((watch::updates(parts, job, 0), attached), |(mut updates, mut attached)| async move {
         let update = updates.next().await;
         // An end that this server makes is no hanging up.
-        call.over |= !matches!(&update, Some(Ok(update)) if !has_ended(update));
-        Some((update?, (updates, call)))
+        attached.over |= !matches!(&update, Some(Ok(update)) if !has_ended(update));
+        Some((update?, (updates, attached)))
     })
     .boxed()
 }
@@ -36,15 +36,26 @@ fn has_ended(update: &JobUpdate) -> bool {
     update.job.as_ref().is_some_and(|job| matches!(job.state(), Succeeded | Failed | Cancelled))
 }
 
-/// One call that waits.
-struct Call {
+/// A call that waits for a job. Dropped before it is over, it takes the job with it.
+pub(crate) struct Attached {
     parts: Parts,
     caller: Caller,
     job: Uuid,
     over: bool,
 }
 
-impl Drop for Call {
+impl Attached {
+    pub(crate) fn new(parts: Parts, caller: Caller, job: Uuid) -> Self {
+        Self { parts, caller, job, over: false }
+    }
+
+    /// The call has what it waited for.
+    pub(crate) fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Attached {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.over && !self.parts.stopping.is_cancelled() {

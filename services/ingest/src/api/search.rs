@@ -8,12 +8,13 @@ use warren_fault::Code;
 use warren_jobs::{JobClass, JobKind, fuse};
 use warren_messages::{
     ids::JobId,
-    wire::{self, SearchHit, SearchRequest, SearchResponse, command::Command as What, job::Spec, search_server},
+    wire::{self, SearchHit, SearchRequest, SearchResponse, job::Spec, search_server},
 };
 use warren_store::{ArchiveStats, Hit, Job, JobLimits};
 
+use super::attached::Attached;
 use crate::{
-    accept::{self, Asked, accept},
+    accept::{Asked, accept},
     auth::{Caller, caller},
     page::Range,
     parts::Parts,
@@ -89,22 +90,27 @@ impl Search {
             resubmitted_from: None,
             request: None,
         };
-        let job = match accept(parts, caller, asked).await {
+        let accepted = async {
+            parts.admit().await?;
+            accept(parts, caller, asked).await
+        };
+        let job = match accepted.await {
             Ok(job) => job,
-            // Words can still be found when object storage is away.
+            // Words can still be found when object storage or RabbitMQ is away.
             Err(error) => {
                 tracing::warn!(%error, "a search goes by words alone");
                 return Ok(None);
             }
         };
+        let attached = Attached::new(parts.clone(), caller.clone(), job.id);
         let vector = self.wait(&job).await?;
         match &vector {
-            Some(vector) => parts.vectors.put(model, query, vector.clone()),
+            Some(vector) => {
+                attached.over();
+                parts.vectors.put(model, query, vector.clone());
+            }
             None => {
                 tracing::warn!(job.id = %JobId(job.id), "no worker embedded a search in time; it goes by words alone");
-                let cancel =
-                    wire::CancelJob { job: JobId(job.id).to_string(), reason: "nobody waits for it".to_owned() };
-                accept::command(parts, caller, What::Cancel(cancel)).await?;
             }
         }
         Ok(vector)

@@ -145,5 +145,13 @@ async fn without_workers_words_have_to_do() {
         let command = within(wanted, commands.recv()).await.expect("a command").command.expect("one");
         assert_eq!(matches!(command, What::Cancel(_)), wanted == "cancelled");
     }
+    // Nor when its caller does not wait.
+    let mut search = world.search();
+    let call = tokio::spawn(async move { search.query(query("sea")).await });
+    for wanted in ["submitted", "cancelled"] {
+        let command = within(wanted, commands.recv()).await.expect("a command").command.expect("one");
+        assert_eq!(matches!(command, What::Cancel(_)), wanted == "cancelled");
+        call.abort();
+    }
     world.stop().await;
 }
