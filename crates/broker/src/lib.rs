@@ -22,6 +22,7 @@ mod letter;
 mod link;
 pub mod management;
 mod notices;
+mod post;
 mod publish;
 mod settings;
 mod settle;

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use lapin::{Channel, Connection, ConnectionProperties, options::ConfirmSelectOptions, types::LongString};
+use lapin::{Channel, Connection, ConnectionProperties, types::LongString};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BrokerSettings, topology};
+use crate::{BrokerSettings, post::Post, topology};
 
 /// A handshake that takes longer is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -21,10 +21,9 @@ pub(crate) struct Link {
     pub(crate) consuming: Connection,
     /// Not in confirm mode: for hints.
     pub(crate) hints: Channel,
-    /// Channels in confirm mode without a publish in flight. lapin 4.12 pairs returned messages with confirms by
-    /// order, which is wrong as soon as the broker confirms several at once: an unroutable message could pass for
-    /// stored. So a channel carries one publish at a time, and there are many channels.
-    idle: Mutex<Vec<Channel>>,
+    /// Channels in confirm mode without a publish in flight.
+    pub(crate) idle: Mutex<Vec<Channel>>,
+    pub(crate) post: Mutex<Post>,
     pub(crate) permits: Arc<Semaphore>,
     lost: CancellationToken,
     why: Mutex<Option<String>>,
@@ -55,27 +54,12 @@ impl Link {
             publishing,
             consuming,
             hints,
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
+            post: Mutex::default(),
             permits: Arc::new(Semaphore::new(settings.publishes_in_flight)),
             lost: CancellationToken::new(),
             why: Mutex::new(None),
         })
-    }
-
-    /// A channel in confirm mode that carries nothing.
-    pub(crate) async fn confirmed_channel(&self) -> lapin::Result<Channel> {
-        let idle = lock(&self.idle).pop();
-        if let Some(channel) = idle {
-            return Ok(channel);
-        }
-        let channel = self.publishing.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
-    }
-
-    /// Takes back a channel whose publish was confirmed.
-    pub(crate) fn put_back(&self, channel: Channel) {
-        lock(&self.idle).push(channel);
     }
 
     /// Gives this generation up. Only the first reason is kept.
@@ -121,6 +105,6 @@ impl Link {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
+use lapin::{BasicProperties, ErrorKind, options::BasicPublishOptions, types::ShortString};
+use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 use warren_fault::{Code, Fault};
 use warren_messages::{
@@ -13,7 +14,11 @@ use warren_messages::{
 };
 use warren_telemetry::{metrics, trace};
 
-use crate::{Broker, headers, link::Link};
+use crate::{
+    Broker, headers,
+    link::Link,
+    post::{Posting, Receipt},
+};
 
 /// A hint that cannot be handed over at once is dropped; readers look at the store every second anyway.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -89,7 +94,7 @@ impl From<&Envelope> for Parcel {
 }
 
 impl Broker {
-    /// Publishes and waits for the confirm; waits for a connection first, both at most the confirm time. Many calls
+    /// Publishes and waits for the confirm; waits for a connection first, each at most the confirm time. Many calls
     /// may be under way at once. Adds the trace context of the current span unless the envelope carries one.
     ///
     /// # Errors
@@ -131,7 +136,7 @@ impl Broker {
             .with_delivery_mode(1);
         let exchange = routes::NOTICE_EXCHANGE.into();
         let publish = link.hints.basic_publish(exchange, key, BasicPublishOptions::default(), &body, properties);
-        let _ = tokio::time::timeout(NOTICE_TIMEOUT, publish).await;
+        let _ = timeout(NOTICE_TIMEOUT, publish).await;
     }
 
     /// Publishes on this generation only: what was received on a lost one must not be settled by the next.
@@ -155,45 +160,44 @@ impl Broker {
         key: &str,
         parcel: Parcel,
     ) -> Result<(), PublishError> {
-        let properties = self.properties(&parcel, exchange)?;
-        let (to, routing_key) = (short("exchange", exchange)?, short("routing key", key)?);
-        let wait = self.settings().confirm_timeout();
-        let deadline = tokio::time::Instant::now() + wait;
-        let permit = tokio::select! {
-            biased;
-            () = link.lost().cancelled() => return Err(PublishError::Disconnected),
-            // Nothing was sent: the broker is blocked or slow, and all channels wait for it.
-            () = tokio::time::sleep_until(deadline) => return Err(PublishError::Disconnected),
-            permit = link.permits.clone().acquire_owned() => permit.map_err(|_| PublishError::Disconnected)?,
-        };
-        // On its own task, because a caller that goes away must not leave a channel with a confirm under way.
-        let confirm = tokio::spawn({
-            let link = link.clone();
-            async move {
-                let _permit = permit;
-                let channel = link.confirmed_channel().await?;
-                let confirmation = publish_and_confirm(&channel, to, routing_key, &parcel.body, properties).await?;
-                link.put_back(channel);
-                Ok::<_, lapin::Error>(confirmation)
+        let parcel = Arc::new(parcel);
+        let mut alone = false;
+        loop {
+            match self.hand_over(link, exchange, key, &parcel, alone).await? {
+                Receipt::Stored => return Ok(()),
+                Receipt::Returned => return Err(self.unroutable(link, exchange, key)),
+                Receipt::Refused => return Err(PublishError::Rejected("the queue is full".to_owned())),
+                Receipt::Unknown => return Err(PublishError::Unknown(self.settings().confirm_timeout())),
+                // The broker closes a channel because of one message. Which one it was shows when each has its own.
+                Receipt::Failed(error) if error.is_amqp_soft_error() && !alone => alone = true,
+                Receipt::Failed(error) => return Err(self.failed(link, exchange, key, &error)),
             }
-        });
-        let confirmation = tokio::select! {
-            biased;
-            confirmation = confirm => confirmation,
-            () = link.lost().cancelled() => return Err(PublishError::Disconnected),
-            () = tokio::time::sleep_until(deadline) => return Err(PublishError::Unknown(wait)),
-        };
-        match confirmation {
-            // An unroutable message is returned and then *acked*: only an ack that brings nothing back is a success.
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
-                Err(self.unroutable(link, exchange, key))
-            }
-            Ok(Ok(Confirmation::Nack(None))) => Err(PublishError::Rejected("the queue is full".to_owned())),
-            Ok(Ok(Confirmation::NotRequested)) => Err(PublishError::Rejected("confirms are off".to_owned())),
-            Ok(Err(error)) => Err(self.failed(link, exchange, key, &error)),
-            Err(_) => Err(PublishError::Disconnected),
         }
+    }
+
+    async fn hand_over(
+        &self,
+        link: &Arc<Link>,
+        exchange: &str,
+        key: &str,
+        parcel: &Arc<Parcel>,
+        alone: bool,
+    ) -> Result<Receipt, PublishError> {
+        let properties = self.properties(parcel, exchange)?;
+        let (exchange, key) = (short("exchange", exchange)?, short("routing key", key)?);
+        let patience = self.settings().confirm_timeout();
+        let permit = match link.permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            // When there is none in time, the broker is blocked or slow, and nothing was sent.
+            Err(_) => match timeout(patience, link.unless_lost(link.permits.clone().acquire_owned())).await {
+                Ok(Some(Ok(permit))) => permit,
+                Ok(Some(Err(_)) | None) | Err(_) => return Err(PublishError::Disconnected),
+            },
+        };
+        let (receipt, settled) = oneshot::channel();
+        // It goes its way even if its caller does not wait: a channel must not be left with a confirm under way.
+        link.post(Posting { exchange, key, properties, parcel: parcel.clone(), alone, permit, receipt }, patience);
+        settled.await.map_err(|_| PublishError::Disconnected)
     }
 
     fn failed(&self, link: &Link, exchange: &str, key: &str, error: &lapin::Error) -> PublishError {
@@ -237,17 +241,6 @@ impl Broker {
     pub(crate) fn new_id(&self) -> Uuid {
         self.clock().new_id()
     }
-}
-
-async fn publish_and_confirm(
-    channel: &Channel,
-    exchange: ShortString,
-    key: ShortString,
-    body: &[u8],
-    properties: BasicProperties,
-) -> lapin::Result<Confirmation> {
-    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    channel.basic_publish(exchange, key, options, body, properties).await?.await
 }
 
 fn short(what: &str, text: &str) -> Result<ShortString, PublishError> {

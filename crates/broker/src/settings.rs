@@ -34,7 +34,7 @@ impl Default for BrokerSettings {
             heartbeat_s: 10,
             confirm_timeout_s: 15,
             drain_s: 25,
-            publishes_in_flight: 32,
+            publishes_in_flight: 256,
         }
     }
 }

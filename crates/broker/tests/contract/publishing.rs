@@ -73,6 +73,26 @@ async fn each_of_many_unroutable_messages_is_an_error_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_message_that_ends_its_channel_takes_no_other_with_it() {
+    let lab = Lab::new().await;
+    let message = |number: u32| Outgoing {
+        exchange: if number == 50 { "nowhere".to_owned() } else { routes::TASK_EXCHANGE.to_owned() },
+        key: PREPARE.key.to_owned(),
+        envelope: Envelope::new(id(number), &task(number)),
+    };
+    let messages: Vec<_> = (0..100).map(message).collect();
+    let results = within("all are settled", lab.broker.publish_many(&messages)).await;
+    for (number, result) in results.iter().enumerate() {
+        if number == 50 {
+            assert!(matches!(result, Err(PublishError::Unroutable { .. })), "{result:?}");
+        } else {
+            assert_eq!(*result, Ok(()), "{number}");
+        }
+    }
+    assert!(lab.raw().await.ready(PREPARE.queue).await >= 99, "some may be there twice");
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_and_what_was_confirmed_is_there() {
     let lab = Lab::new().await;
     let raw = lab.raw().await;
