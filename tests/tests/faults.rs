@@ -373,7 +373,7 @@ const POINTS: [(&str, Passed, u64); 12] = [
     ("ingest.job-committed", Passed::Job("drill-20"), 0),
     // Ingest's relay; the leader's is killed below.
     ("relay.published", Passed::Job("drill-20"), 0),
-    ("relay.marked", Passed::Job("drill-20"), 0),
+    ("relay.forgotten", Passed::Job("drill-20"), 0),
     ("coordinator.job-planned", Passed::Job("drill-20"), 0),
     ("coordinator.tasks-released", Passed::Job("drill-20"), 0),
     // All of the window is published a second time.

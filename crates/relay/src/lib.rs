@@ -2,7 +2,7 @@
 //!
 //! Each process relays what it wrote itself, at once and from memory; after trouble, and every few seconds, it asks the rows
 //! what is left to do. The leading coordinator also sweeps up what a dead process left behind. A crash between the confirm
-//! and the note of it publishes a message twice, under the same message id, and consumers have the effect once.
+//! and the deletion of its row publishes a message twice, under the same message id, and consumers have the effect once.
 
 use std::{
     collections::VecDeque,
@@ -22,10 +22,10 @@ use warren_messages::envelope::{Envelope, Message};
 use warren_messages::routes::Route;
 use warren_store::{Destination, NewOutbox, OutboxRow, Store, StoreError};
 
-/// Messages published before their rows are marked.
+/// Messages published before their rows are deleted.
 const GROUP: u64 = 256;
-/// Rows kept in memory; when there are more, the table says what is left to do.
-const HANDED: usize = 4_096;
+/// Rows kept in memory, some tens of MiB of the longest messages; when there are more, the table says what is left to do.
+const HANDED: usize = 1_024;
 /// A row this old is no longer on its way out of a live process. Its own process looks for such rows as often: nobody may
 /// have handed them over, if their caller went while they were committed.
 const ORPHANED: Duration = Duration::from_secs(5);
@@ -210,15 +210,15 @@ async fn publish(
         }
     }
     if !sent.is_empty() {
-        mark(store, &sent).await.map_err(|error| error.to_string())?;
-        warren_drills::passing("relay.marked");
+        forget(store, &sent).await.map_err(|error| error.to_string())?;
+        warren_drills::passing("relay.forgotten");
     }
     away.map_or(Ok(sent.len()), Err)
 }
 
-async fn mark(store: &Store, sent: &[i64]) -> Result<(), StoreError> {
+async fn forget(store: &Store, sent: &[i64]) -> Result<(), StoreError> {
     let tx = store.begin().await?;
-    tx.mark_sent(sent).await?;
+    tx.sent(sent).await?;
     tx.commit().await
 }
 

@@ -169,7 +169,7 @@ const CHECKS: &[Check] = &[
         name: "the outbox is sent",
         why: "{have} messages wait to be sent for more than a minute",
         query: "SELECT NULL AS id, 'outbox' AS name, 0.0 AS want, CAST(COUNT(*) AS DOUBLE PRECISION) AS have
-             FROM outbox WHERE sent_ms IS NULL AND created_ms < {now} - {hand_over} HAVING COUNT(*) > 0",
+             FROM outbox WHERE created_ms < {now} - {hand_over} HAVING COUNT(*) > 0",
     },
 ];
 
@@ -226,9 +226,9 @@ impl Reads<'_> {
                  AND NOT EXISTS (SELECT 1 FROM task WHERE task.job_id = job.id)) AS unplanned,
             (SELECT COUNT(*) FROM task WHERE state = 'released' AND retry_until_ms IS NOT NULL) AS retry_later,
             (SELECT COUNT(*) FROM dead_letter WHERE in_queue) AS letters_in_queue,
-            (SELECT COUNT(*) FROM outbox WHERE sent_ms IS NULL) AS outbox,
-            (SELECT COUNT(*) FROM outbox WHERE sent_ms IS NULL AND exchange = 'warren.task') AS outbox_tasks,
-            (SELECT MIN(created_ms) FROM outbox WHERE sent_ms IS NULL) AS outbox_oldest,
+            (SELECT COUNT(*) FROM outbox) AS outbox,
+            (SELECT COUNT(*) FROM outbox WHERE exchange = 'warren.task') AS outbox_tasks,
+            (SELECT MIN(created_ms) FROM outbox) AS outbox_oldest,
             (SELECT COUNT(*) FROM lease) AS leases";
         let sums: Sums = self.one(text, []).await?.ok_or_else(|| StoreError::corrupt("sums without a row"))?;
         let mut ledger = Ledger {

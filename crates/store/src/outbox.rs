@@ -1,4 +1,5 @@
-//! Messages that are published if and only if the transaction that wrote them was committed.
+//! Messages that are published if and only if the transaction that wrote them was committed. A row is one that the broker
+//! has not confirmed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,7 +83,6 @@ impl Tx {
                 headers: ActiveValue::Set(write_headers(&message.headers)),
                 relay: ActiveValue::Set(message.relay.clone()),
                 created_ms: ActiveValue::Set(now.0),
-                sent_ms: ActiveValue::Set(None),
             });
             let mut insert = outbox::Entity::insert_many(rows).into_query();
             insert.returning(Query::returning().columns([outbox::Column::Id, outbox::Column::MessageId]));
@@ -98,27 +98,15 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes that the broker confirmed these messages.
+    /// Forgets messages that the broker confirmed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn mark_sent(&self, ids: &[i64]) -> Result<(), StoreError> {
-        let text = format!(
-            "UPDATE outbox SET sent_ms = $2 WHERE id IN (SELECT id FROM {})",
-            sql::table(self.backend, 1, &[sql::Column::Int("id")])
-        );
-        let list = sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })));
-        self.execute(text, [list, self.now().0.into()]).await?;
+    pub async fn sent(&self, ids: &[i64]) -> Result<(), StoreError> {
+        let these = sql::is_one_of_these(self.backend, "id", 1, sql::Column::Int("id"));
+        let text = format!("DELETE FROM outbox WHERE {these}");
+        self.execute(text, [sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })))]).await?;
         Ok(())
-    }
-
-    /// Deletes messages sent longer than `age` ago. Returns how many.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn purge_outbox(&self, age: Duration) -> Result<u64, StoreError> {
-        let before = self.now().0.saturating_sub(age.as_millis() as i64);
-        self.execute("DELETE FROM outbox WHERE sent_ms IS NOT NULL AND sent_ms < $1", [before.into()]).await
     }
 }
 
@@ -174,7 +162,7 @@ impl Reads<'_> {
         let list = values.len() as u32 + 1;
         let most = list + 1;
         let text = format!(
-            "SELECT * FROM outbox WHERE sent_ms IS NULL AND {condition} AND (exchange, routing_key) NOT IN \
+            "SELECT * FROM outbox WHERE {condition} AND (exchange, routing_key) NOT IN \
              (SELECT v.exchange, v.routing_key FROM {}) ORDER BY id LIMIT ${most}",
             sql::table(self.backend, list, &columns)
         );
@@ -188,7 +176,7 @@ impl Reads<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn oldest_unsent(&self) -> Result<Option<UnixMillis>, StoreError> {
-        let text = "SELECT created_ms AS n FROM outbox WHERE sent_ms IS NULL ORDER BY created_ms LIMIT 1";
+        let text = "SELECT created_ms AS n FROM outbox ORDER BY id LIMIT 1";
         let found: Option<sql::Number> = self.one(text, []).await?;
         Ok(found.map(|found| UnixMillis(found.n)))
     }
@@ -198,7 +186,7 @@ impl Reads<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn unsent_count(&self) -> Result<u64, StoreError> {
-        let found: Option<sql::Number> = self.one("SELECT COUNT(*) AS n FROM outbox WHERE sent_ms IS NULL", []).await?;
+        let found: Option<sql::Number> = self.one("SELECT COUNT(*) AS n FROM outbox", []).await?;
         Ok(found.map_or(0, |found| found.n as u64))
     }
 }

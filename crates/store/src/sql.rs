@@ -65,7 +65,12 @@ pub(crate) fn ids<'i>(ids: impl IntoIterator<Item = &'i Uuid>) -> Value {
 
 /// `id IN (…)` for the ids in parameter number `parameter`.
 pub(crate) fn is_one_of(backend: DbBackend, column: &str, parameter: u32) -> String {
-    let ids = format!("SELECT id FROM {}", table(backend, parameter, &[Column::Id("id")]));
+    is_one_of_these(backend, column, parameter, Column::Id("id"))
+}
+
+/// The same for a list of rows that have but an `id`, which may be a number.
+pub(crate) fn is_one_of_these(backend: DbBackend, column: &str, parameter: u32, id: Column) -> String {
+    let ids = format!("SELECT id FROM {}", table(backend, parameter, &[id]));
     match backend {
         DbBackend::Sqlite => format!("{column} IN ({ids})"),
         // A join would be planned for a hundred ids, whatever their number, and read the whole table for one job.

@@ -17,6 +17,7 @@ use crate::{
     letters::Index,
     missing, progress, reaper, releaser, replay,
     reports::Reports,
+    rounds::Rounds,
     sweeper,
 };
 
@@ -145,12 +146,8 @@ impl Duties {
 
 /// Publishes what processes that died left in the outbox.
 async fn sweep(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval(SWEEP);
-    loop {
-        tokio::select! {
-            () = over.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
+    let mut rounds = Rounds::every(SWEEP, over);
+    while rounds.next().await {
         let Parts { relay, store, broker, .. } = &lead.parts;
         match warren_relay::sweep(relay, store, broker).await {
             Ok(0) => {}
@@ -158,22 +155,20 @@ async fn sweep(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> 
             Err(error) => tracing::debug!(error, "outbox not swept"),
         }
     }
+    Ok(())
 }
 
 /// Has the database plan for the rows that there are.
 async fn statistics(lead: &Lead, over: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval(STATISTICS);
-    loop {
-        tokio::select! {
-            () = over.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
+    let mut rounds = Rounds::every(STATISTICS, over);
+    while rounds.next().await {
         match lead.parts.store.refresh_statistics().await {
             Ok(tables) if tables.is_empty() => {}
             Ok(tables) => tracing::debug!(tables = tables.join(", "), "the database plans anew for what has grown"),
             Err(error) => tracing::debug!(%error, "statistics not refreshed"),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

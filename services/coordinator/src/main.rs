@@ -24,6 +24,7 @@ mod reaper;
 mod releaser;
 mod replay;
 mod reports;
+mod rounds;
 mod service;
 mod sessions;
 mod settings;

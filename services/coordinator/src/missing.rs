@@ -13,7 +13,6 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
@@ -29,6 +28,7 @@ use crate::{
     commands,
     lead::{self, Lead},
     releaser,
+    rounds::{Rounds, or_next_round},
 };
 
 /// Between two looks.
@@ -39,7 +39,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(30);
 const PAGE: u64 = 100;
 /// Messages leave a queue in their order, but tasks released together may go in in another one.
 const ORDERED: Duration = Duration::from_secs(15);
-/// A queue that is never empty, and of which nobody has anything, says nothing. A window of tasks does not take this long to be worked off.
+/// A queue that is never empty, and of which nobody has anything, says little. A window of tasks does not take this long to be
+/// worked off, unless nobody is there to do it: then the queue has all of them.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// Looks until `over`.
@@ -47,19 +48,12 @@ const LONG: Duration = Duration::from_secs(15 * 60);
 /// # Errors
 /// When the term is lost.
 pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval_at(Instant::now() + BETWEEN, BETWEEN);
+    let mut rounds = Rounds::after(BETWEEN, over);
     let mut suspects = Suspects::default();
-    loop {
-        tokio::select! {
-            () = over.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
-        match look(lead, &mut suspects).await {
-            Err(StoreError::TermLost) => return Err(StoreError::TermLost),
-            Err(error) => tracing::warn!(%error, "missing tasks not looked for; again in the next round"),
-            Ok(()) => {}
-        }
+    while rounds.next().await {
+        or_next_round("missing tasks", look(lead, &mut suspects).await)?;
     }
+    Ok(())
 }
 
 /// Tasks that were missing at the last look, with the dispatch that was.
@@ -168,25 +162,32 @@ fn unseen(lead: &Lead, released: Vec<Task>, in_hand: &HashSet<(Uuid, i64)>, out:
 }
 
 /// Those whose queue has no message, and of which no report waits; those that younger ones have overtaken; and those that
-/// have been out for long.
+/// have been out for long, if their queue has fewer messages than there are of them.
 async fn not_queued(lead: &Lead, mut unseen: Vec<Task>, newest: &BTreeMap<TaskKind, UnixMillis>) -> Vec<Task> {
     if unseen.is_empty() {
         return unseen;
     }
+    let mut waiting = BTreeMap::new();
+    for task in &unseen {
+        *waiting.entry(task.kind).or_insert(0_u32) += 1;
+    }
     let broker = &lead.parts.broker;
-    let kinds: BTreeSet<TaskKind> = unseen.iter().map(|task| task.kind).collect();
-    let mut empty = BTreeSet::new();
-    if broker.ready_messages(REPORTS.queue).await == Some(0) {
-        for kind in kinds {
-            if broker.ready_messages(tasks(kind).queue).await == Some(0) {
-                empty.insert(kind);
-            }
+    let (mut empty, mut short) = (BTreeSet::new(), BTreeSet::new());
+    let all_read = broker.ready_messages(REPORTS.queue).await == Some(0);
+    for (kind, tasks_waiting) in waiting {
+        let Some(messages) = broker.ready_messages(tasks(kind).queue).await else { continue };
+        if messages == 0 && all_read {
+            empty.insert(kind);
+        }
+        if messages < tasks_waiting {
+            short.insert(kind);
         }
     }
     let now = lead.parts.clock.now();
     unseen.retain(|task| {
         let overtaken = newest.get(&task.kind).is_some_and(|newest| out_for(task, *newest) >= ORDERED);
-        empty.contains(&task.kind) || overtaken || out_for(task, now) >= LONG
+        let out_for_long = out_for(task, now) >= LONG;
+        empty.contains(&task.kind) || overtaken || (out_for_long && short.contains(&task.kind))
     });
     unseen
 }

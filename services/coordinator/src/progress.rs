@@ -21,6 +21,7 @@ use crate::{
     gauges::{Gauges, Value},
     lead::Lead,
     reaper,
+    rounds::{Rounds, or_next_round},
 };
 
 /// Rows of a job move at most once in this time.
@@ -28,42 +29,28 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Rounds between two looks at the figures that only the database has.
 const COUNTED_EVERY: u32 = 5;
 
-/// Writes until `stopping`.
+/// Writes until `over`.
 ///
 /// # Errors
 /// When the term is lost.
-pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
+pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<(), StoreError> {
     let allowed = Duration::from_secs(lead.parts.settings.reaper.worker_lost_s);
-    let mut every = tokio::time::interval(EVERY);
-    let (mut live, mut counted) = (Gauges::default(), Gauges::default());
-    for round in 0_u32.. {
-        tokio::select! {
-            () = stopping.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
+    let mut rounds = Rounds::every(EVERY, over);
+    let (mut live, mut counted, mut round) = (Gauges::default(), Gauges::default(), 0_u32);
+    while rounds.next().await {
         if let Some(earliest) = Instant::now().checked_sub(allowed) {
             lead.sessions().expire(earliest);
         }
-        settle_outcome(reaper::write_losses(lead).await)?;
+        or_next_round("losses", reaper::write_losses(lead).await)?;
         lead.count_slots();
-        settle_outcome(write(lead).await)?;
+        or_next_round("progress", write(lead).await)?;
         live.show(gauges(lead));
         if round.is_multiple_of(COUNTED_EVERY) {
-            settle_outcome(count(lead).await.map(|values| counted.show(values)))?;
+            or_next_round("figures", count(lead).await.map(|values| counted.show(values)))?;
         }
+        round = round.wrapping_add(1);
     }
     Ok(())
-}
-
-fn settle_outcome(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
-    match outcome {
-        Err(StoreError::TermLost) => Err(StoreError::TermLost),
-        Err(error) => {
-            tracing::warn!(%error, "progress not written; again in a moment");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 async fn write(lead: &Lead) -> Result<(), StoreError> {

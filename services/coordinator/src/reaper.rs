@@ -23,38 +23,32 @@ use crate::{
     lead::Lead,
     planner::Payload,
     releaser,
+    rounds::{Rounds, or_next_round},
     sessions::{InHand, Lost},
     settle,
 };
 
-/// Inbox rows and sent outbox rows are kept for a week: longer than any message waits anywhere but in the dead letters.
+/// Inbox rows are kept for a week: longer than any message waits anywhere but in the dead letters.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Lost workers are shown for a day. Names hold a process id unless they are set, so few of them come back.
 const LOST_KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// Overdue jobs looked at together.
 const PAGE: u64 = 100;
 
-/// Reaps until `stopping`.
+/// Reaps until `over`.
 ///
 /// # Errors
 /// When the term is lost.
-pub(crate) async fn run(lead: &Arc<Lead>, stopping: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s));
+pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<(), StoreError> {
+    let mut rounds = Rounds::every(Duration::from_secs(lead.parts.settings.reaper.interval_s), over);
     let since = Instant::now();
-    loop {
-        tokio::select! {
-            () = stopping.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
-        for outcome in [softly_overdue(lead).await, overdue(lead).await, workers(lead, since).await, purge(lead).await]
-        {
-            match outcome {
-                Err(StoreError::TermLost) => return Err(StoreError::TermLost),
-                Err(error) => tracing::warn!(%error, "reaper: again in the next round"),
-                Ok(()) => {}
-            }
-        }
+    while rounds.next().await {
+        or_next_round("jobs past their soft deadline", softly_overdue(lead).await)?;
+        or_next_round("jobs past their deadline", overdue(lead).await)?;
+        or_next_round("lost workers", workers(lead, since).await)?;
+        or_next_round("old rows", purge(lead).await)?;
     }
+    Ok(())
 }
 
 /// Ends the jobs that should have ended by now.
@@ -166,7 +160,6 @@ pub(crate) async fn workers(lead: &Lead, leading_since: Instant) -> Result<(), S
 
 async fn purge(lead: &Lead) -> Result<(), StoreError> {
     let tx = lead.begin().await?;
-    tx.purge_outbox(KEPT).await?;
     tx.purge_inbox(KEPT).await?;
     tx.purge_requests(KEPT).await?;
     tx.purge_replays(KEPT).await?;

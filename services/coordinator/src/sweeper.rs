@@ -15,7 +15,10 @@ use warren_clock::UnixMillis;
 use warren_fault::Fault;
 use warren_store::{Store, StoreError};
 
-use crate::lead::Lead;
+use crate::{
+    lead::Lead,
+    rounds::{Rounds, or_next_round},
+};
 
 /// An object is written before the row of its job or recording; until then nothing is known of it.
 const UNKNOWN: Duration = Duration::from_secs(600);
@@ -31,20 +34,15 @@ const REST: u32 = 20;
 /// # Errors
 /// When the term is lost.
 pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<(), StoreError> {
-    let mut every = tokio::time::interval(Duration::from_secs(lead.parts.settings.reaper.interval_s.max(1)));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = Rounds::every(Duration::from_secs(lead.parts.settings.reaper.interval_s), over);
     let (mut searches_from, mut rest_until) = (UnixMillis(0), Instant::now());
-    loop {
-        tokio::select! {
-            () = over.cancelled() => return Ok(()),
-            _ = every.tick() => {}
-        }
+    while rounds.next().await {
         let (begun, now) = (Instant::now(), lead.parts.clock.now());
-        match forget_searches(lead, searches_from, ago(now, SEARCH)).await {
-            Ok(()) => searches_from = ago(now, OPEN_SEARCH),
-            Err(StoreError::TermLost) => return Err(StoreError::TermLost),
-            Err(error) => tracing::warn!(%error, "searches are forgotten in the next round"),
+        let forgotten = forget_searches(lead, searches_from, ago(now, SEARCH)).await;
+        if forgotten.is_ok() {
+            searches_from = ago(now, OPEN_SEARCH);
         }
+        or_next_round("searches", forgotten)?;
         if begun < rest_until {
             continue;
         }
@@ -61,6 +59,7 @@ pub(crate) async fn run(lead: &Arc<Lead>, over: &CancellationToken) -> Result<()
             }
         }
     }
+    Ok(())
 }
 
 async fn forget_searches(lead: &Lead, from: UnixMillis, before: UnixMillis) -> Result<(), StoreError> {

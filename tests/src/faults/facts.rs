@@ -77,7 +77,7 @@ impl Facts {
                     (SELECT count(*) FROM task WHERE state = 'done') AS done,
                     (SELECT count(*) FROM task WHERE state = 'released') AS released,
                     (SELECT count(*) FROM embedding) AS vectors,
-                    (SELECT count(*) FROM outbox WHERE sent_ms IS NULL) AS unsent,
+                    (SELECT count(*) FROM outbox) AS unsent,
                     (SELECT count(*) FROM dead_letter WHERE state = 'dead') AS letters,
                     (SELECT count(*) FROM lease) AS leases,
                     (SELECT count(*) FROM (

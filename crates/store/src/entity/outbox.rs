@@ -15,7 +15,6 @@ pub struct Model {
     pub headers: String,
     pub relay: String,
     pub created_ms: i64,
-    pub sent_ms: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

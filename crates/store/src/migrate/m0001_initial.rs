@@ -208,12 +208,8 @@ CREATE TABLE outbox (
     body BYTEA NOT NULL,
     headers TEXT NOT NULL,
     relay TEXT NOT NULL,
-    created_ms BIGINT NOT NULL,
-    sent_ms BIGINT
+    created_ms BIGINT NOT NULL
 );
-CREATE INDEX outbox_unsent ON outbox (relay, id) WHERE sent_ms IS NULL;
-CREATE INDEX outbox_unsent_age ON outbox (created_ms, id) WHERE sent_ms IS NULL;
-CREATE INDEX outbox_sent ON outbox (sent_ms) WHERE sent_ms IS NOT NULL;
 CREATE TABLE inbox (
     message_id TEXT NOT NULL,
     consumer TEXT NOT NULL,

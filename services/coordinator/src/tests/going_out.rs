@@ -70,7 +70,7 @@ async fn a_task_that_waits_is_not_missing() {
     let mut suspects = Suspects::default();
     world.clock().advance(WHILE);
     let tx = world.lead.begin().await.expect("begun");
-    let until = world.clock().now().plus(2 * WHILE);
+    let until = world.clock().now().plus(Duration::from_secs(24 * 3_600));
     tx.retry_announced(later.id, 1, until).await.expect("announced");
     tx.commit().await.expect("committed");
     let envelope = Envelope::new(world.clock().new_id(), &message(&queued));
@@ -83,7 +83,14 @@ async fn a_task_that_waits_is_not_missing() {
     for _ in 0..2 {
         look(&world, &mut suspects).await;
     }
-    assert_eq!(dispatch(&world, &queued).await, 2, "a queue that is never empty says nothing");
+    assert_eq!(dispatch(&world, &queued).await, 1, "it waits for a worker, however long");
+    let lost = world.running(&["c"]).await;
+    world.clock().advance(Duration::from_secs(15 * 60));
+    for _ in 0..2 {
+        look(&world, &mut suspects).await;
+    }
+    let dispatches = (dispatch(&world, &queued).await, dispatch(&world, &lost).await);
+    assert_eq!(dispatches, (2, 2), "one of them is gone after all that time, whichever it is");
 }
 
 #[tokio::test(flavor = "multi_thread")]
