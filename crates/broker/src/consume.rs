@@ -23,6 +23,7 @@ use warren_telemetry::trace;
 
 use crate::{
     Broker, Delay, Delivery,
+    acks::Acks,
     delivery::decode,
     link::Link,
     settle::{Origin, settled},
@@ -184,8 +185,12 @@ where
                 () = link.lost().cancelled() => break,
                 () = room => {}
             }
-            let (consuming, link) = (consuming.clone(), link.clone());
-            running.spawn(async move { consuming.process(&link, &raw).await });
+            let (consuming, link, acks) = (consuming.clone(), link.clone(), subscription.acks.clone());
+            running.spawn(async move {
+                if consuming.process(&link, &raw, &acks).await {
+                    acks.settled(raw.delivery_tag);
+                }
+            });
         }
         if stopping.is_cancelled() {
             subscription.cancel().await;
@@ -207,7 +212,8 @@ where
 }
 
 impl<H> Consuming<H> {
-    async fn process<M: Message>(&self, link: &Arc<Link>, raw: &Raw)
+    /// Does what is to be done about one delivery. True when it is settled; else it comes again.
+    async fn process<M: Message>(&self, link: &Arc<Link>, raw: &Raw, acks: &Acks) -> bool
     where
         H: Handler<M>,
     {
@@ -220,24 +226,24 @@ impl<H> Consuming<H> {
         let message = match decode::<M>(raw) {
             Ok(message) => message,
             Err(cause) => {
-                broker.bury(link, raw, origin, spent, &cause).await;
-                return;
+                return broker.bury(link, raw, origin, spent, &cause).await;
             }
         };
         if let Some(by_hand) = delivery.by_hand {
-            broker.replay_by_hand(link, raw, origin, by_hand).await;
-            return;
+            return broker.replay_by_hand(link, raw, origin, by_hand).await;
         }
         let result = self.handle(message, &delivery).await;
         let fault = match &result {
             Ok(()) => {
-                let acked = broker.ack(link, raw, false).await;
-                return settled(origin.queue, if acked { "ack" } else { "requeue" });
+                let acked = acks.ack(raw.delivery_tag).await;
+                settled(origin.queue, if acked { "ack" } else { "requeue" });
+                return acked;
             }
             Err(fault) => fault,
         };
         if link.is_lost() {
-            return settled(origin.queue, "requeue");
+            settled(origin.queue, "requeue");
+            return false;
         }
         // Decoded again instead of copied before: faults are rare and messages are not.
         let message = decode::<M>(raw).ok();
@@ -245,12 +251,10 @@ impl<H> Consuming<H> {
         let past_deadline = deadline.is_some_and(|deadline| broker.clock().now() >= deadline);
         let tried = Tried { attempts: delivery.attempt, waits: delivery.waits, past_deadline };
         match settle(&result, &tried, &self.handler.policy(), broker.clock().jitter()) {
-            Settlement::Ack => {
-                broker.ack(link, raw, false).await;
-            }
+            Settlement::Ack => broker.ack(link, raw, false).await,
             Settlement::DeadLetter => {
                 let spent = if matches!(fault, Fault::Retryable(_)) { delivery.attempt } else { spent };
-                broker.bury(link, raw, origin, spent, fault.cause()).await;
+                broker.bury(link, raw, origin, spent, fault.cause()).await
             }
             Settlement::Delay { seconds, spends_attempt } => {
                 let until = broker.clock().now().plus(Duration::from_secs(seconds.into()));
@@ -260,7 +264,7 @@ impl<H> Consuming<H> {
                 }
                 let counts =
                     if spends_attempt { (delivery.attempt, 0) } else { (spent, delivery.waits.saturating_add(1)) };
-                broker.delay(link, raw, origin, &delay, counts, fault).await;
+                broker.delay(link, raw, origin, &delay, counts, fault).await
             }
         }
     }
@@ -338,13 +342,15 @@ pub(crate) struct Subscription {
     queue: &'static str,
     channel: Channel,
     consumer: Consumer,
+    pub(crate) acks: Acks,
 }
 
 impl Subscription {
     async fn open(link: &Arc<Link>, queue: &'static str, prefetch: u16) -> lapin::Result<Self> {
         let channel = link.consuming.create_channel().await?;
         let consumer = consumer(&channel, queue, prefetch).await?;
-        Ok(Self { link: link.clone(), queue, channel, consumer })
+        let acks = Acks::of(link, &channel);
+        Ok(Self { link: link.clone(), queue, channel, consumer, acks })
     }
 
     /// Subscribes anew with another prefetch. Returns what had been delivered and not been taken: it can be settled as

@@ -11,6 +11,7 @@
 //!
 //! Nothing is acked before its effect is durable: an ack follows the confirm of whatever replaces the message.
 
+mod acks;
 mod broker;
 mod consume;
 pub mod dead;

@@ -84,7 +84,7 @@ impl Broker {
         delay: &Delay,
         (spent, waits): (u32, u32),
         fault: &Fault,
-    ) {
+    ) -> bool {
         let cause = fault.cause();
         let mut parcel = parcel(raw);
         describe(&mut parcel, origin, cause);
@@ -93,6 +93,7 @@ impl Broker {
         metrics::RETRIES.one(&[("kind", origin.key), ("code", cause.code.as_str())]);
         let moved = self.move_to(link, raw, &routes::retry_rung(delay.seconds), origin.key, parcel).await;
         settled(origin.queue, if moved { "delay" } else { "requeue" });
+        moved
     }
 
     /// Somebody put a message here by hand. If it is a letter, its task is dead, and doing its work now would come to
@@ -118,9 +119,10 @@ impl Broker {
     }
 
     /// Publishes the message to its own queue anew, which clears the broker's count of deliveries.
-    pub(crate) async fn renew(&self, link: &Arc<Link>, raw: &Raw, origin: Origin) {
+    pub(crate) async fn renew(&self, link: &Arc<Link>, raw: &Raw, origin: Origin) -> bool {
         let renewed = self.move_to(link, raw, origin.exchange, origin.key, parcel(raw)).await;
         settled(origin.queue, if renewed { "renewed" } else { "requeue" });
+        renewed
     }
 
     async fn move_to(&self, link: &Arc<Link>, raw: &Raw, exchange: &str, key: &str, parcel: Parcel) -> bool {

@@ -96,9 +96,21 @@ impl InferenceError {
 impl From<candle_core::Error> for InferenceError {
     fn from(error: candle_core::Error) -> Self {
         // Candle boxes the driver's error without a type to match on, so the driver's own names are looked for.
-        let message = error.to_string();
+        let message = without_backtrace(error).to_string();
         let full = ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED"].iter().any(|name| message.contains(name));
         if full { Self::OutOfMemory(message) } else { Self::Internal(message) }
+    }
+}
+
+/// With `RUST_BACKTRACE` set, candle takes a backtrace for each of its errors. To print one takes seconds, and tells nothing
+/// to the caller whose job shows the message.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    use candle_core::Error::{Context, WithBacktrace, WithPath};
+    match error {
+        WithBacktrace { inner, .. } => without_backtrace(*inner),
+        WithPath { inner, path } => WithPath { inner: Box::new(without_backtrace(*inner)), path },
+        Context { inner, context } => Context { inner: Box::new(without_backtrace(*inner)), context },
+        other => other,
     }
 }
 
@@ -112,6 +124,19 @@ mod tests {
         assert_eq!(InferenceError::from(full).code(), Code::OutOfMemory);
         let defect = candle_core::Error::Msg("shape mismatch in matmul".into());
         assert_eq!(InferenceError::from(defect).code(), Code::Internal);
+    }
+
+    #[test]
+    fn a_message_has_no_backtrace() {
+        let traced = candle_core::Error::WithBacktrace {
+            inner: Box::new(candle_core::Error::Msg("shape mismatch".into())),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        let error = InferenceError::from(traced.with_path("model.safetensors"));
+        assert_eq!(
+            error.to_string(),
+            InferenceError::Internal("path: \"model.safetensors\" shape mismatch".into()).to_string()
+        );
     }
 
     #[test]
