@@ -41,7 +41,9 @@ struct Plan {
 
 impl Inner {
     fn settled(&mut self, tag: DeliveryTag) {
-        self.beyond.insert(tag);
+        if tag > self.all_to {
+            self.beyond.insert(tag);
+        }
         while self.beyond.remove(&(self.all_to + 1)) {
             self.all_to += 1;
         }
@@ -133,5 +135,7 @@ mod tests {
         assert_eq!(inner.plan(&[9]), plan(None, &[9]));
         assert_eq!(inner.plan(&[8]), plan(Some(8), &[]));
         assert_eq!(inner.plan(&[11, 10]), plan(Some(11), &[]));
+        inner.settled(10);
+        assert_eq!((inner.all_to, inner.beyond.len()), (11, 0), "nothing is kept of what is behind");
     }
 }

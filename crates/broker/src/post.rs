@@ -2,8 +2,8 @@
 //!
 //! lapin 4.12 pairs returned messages with confirms by order, which is wrong as soon as the broker confirms several at
 //! once: an unroutable message could pass for stored. The broker returns a message before it confirms it, though, so that
-//! all that came back is known once all confirms of a channel have come. So a channel carries one batch at a time, and
-//! what came back is told by its message id.
+//! its return is with its own confirm or with one that came earlier. So a channel carries one batch at a time, all confirms
+//! that are there are looked at before anybody is told, and what came back is told by its message id.
 
 use std::{
     collections::{HashSet, VecDeque},

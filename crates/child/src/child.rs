@@ -58,6 +58,22 @@ impl Child {
         self.reap(WaitPidFlag::empty())?.ok_or_else(|| io::Error::other("waited for a child in vain"))
     }
 
+    /// How it ended, or `None` when it still runs after `limit`.
+    ///
+    /// # Errors
+    /// When the kernel will not say.
+    pub fn wait_for(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Some(status) = self.try_wait()? {
+                return Ok(Some(status));
+            }
+            // `waitid` knows no limit.
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(None)
+    }
+
     /// Kills the whole group and waits for the child.
     ///
     /// # Errors
@@ -80,14 +96,10 @@ impl Child {
                 Err(error) => return Err(error.into()),
             }
         }
-        let start = Instant::now();
-        while start.elapsed() < grace {
-            if let Some(status) = self.try_wait()? {
-                return Ok(status);
-            }
-            thread::sleep(Duration::from_millis(20));
+        match self.wait_for(grace)? {
+            Some(status) => Ok(status),
+            None => self.kill(),
         }
-        self.kill()
     }
 
     fn pid(&self) -> Pid {

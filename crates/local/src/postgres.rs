@@ -199,10 +199,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // SIGINT is PostgreSQL's "fast" shutdown: it ends sessions instead of waiting for them.
         let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGINT);
-        let start = Instant::now();
-        while matches!(self.server.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(10) {
-            thread::sleep(Duration::from_millis(20));
-        }
+        let _ = self.server.wait_for(Duration::from_secs(10));
     }
 }
 

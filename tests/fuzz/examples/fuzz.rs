@@ -165,7 +165,16 @@ fn fuzz(input: &Input, drivers: &Path, arguments: &Arguments) -> io::Result<Trie
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
         let limits = Limits { address_space_bytes: Some(MEMORY), ..Limits::NONE };
-        let sound = ended_well(warren_child::spawn(command, limits)?, 4 * wanted + Duration::from_secs(60))?;
+        let mut driver = warren_child::spawn(command, limits)?;
+        // One that hangs so that libFuzzer cannot tell is ended, and did not end well.
+        let longest = 4 * wanted + Duration::from_secs(60);
+        let sound = match driver.wait_for(longest)? {
+            Some(status) => status.success(),
+            None => {
+                driver.kill()?;
+                false
+            }
+        };
         tried.seconds += spent()? - before;
         let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         tried.executions += last(&said, "stat::number_of_executed_units:").unwrap_or_default();
@@ -176,19 +185,6 @@ fn fuzz(input: &Input, drivers: &Path, arguments: &Arguments) -> io::Result<Trie
         }
     }
     Ok(tried)
-}
-
-/// Waits until a driver has ended. One that hangs so that libFuzzer cannot tell is ended after `longest`.
-fn ended_well(mut driver: warren_child::Child, longest: Duration) -> io::Result<bool> {
-    let until = Instant::now() + longest;
-    while Instant::now() < until {
-        if let Some(status) = driver.try_wait()? {
-            return Ok(status.success());
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    driver.kill()?;
-    Ok(false)
 }
 
 /// Processor seconds of all children so far.
