@@ -48,7 +48,9 @@ impl Warren {
     pub(crate) fn start(workers: u32) -> Self {
         Self(Grounds::start(&Wishes {
             arguments: &["--workers", &format!("transcription=0,batch-embedding={workers}")],
-            settings: "[coordinator]\ndevices = [{ name = \"cpu\", max_concurrent = 8 }]\n\
+            // Logs as terse as the other side's.
+            settings: "[all.telemetry]\nlog = \"warn\"\n\
+                       [coordinator]\ndevices = [{ name = \"cpu\", max_concurrent = 8 }]\n\
                        [coordinator.release]\ntask_texts = 1\n\
                        [batch-embedding.work]\nslots = 2\n"
                 .to_owned(),
@@ -59,7 +61,7 @@ impl Warren {
     /// Measures `seconds` of load after `warm_up` seconds of the same: jobs of so many tasks each.
     pub(crate) fn throughput(&self, model: &'static str, tasks: usize, warm_up: u64, seconds: u64) -> Run {
         let parts = self.parts();
-        let load = self.load("steady", model, tasks, Duration::from_secs(warm_up + seconds + 1));
+        let load = self.load("steady", model, tasks, Duration::from_secs(warm_up + seconds + 2));
         thread::sleep(Duration::from_secs(warm_up));
         let from = next_second();
         let before: Vec<f64> = parts.iter().map(|(_, pid)| spent(*pid)).collect();

@@ -68,7 +68,7 @@ impl World {
     /// Writes them and hands them over.
     async fn write(&self, rows: &[NewOutbox]) {
         let tx = self.store.begin().await.expect("begun");
-        tx.outbox_many(rows).await.expect("written");
+        tx.outbox_many(rows.to_vec()).await.expect("written");
         self.relay.committed(tx.commit_in_order().await.expect("committed").outbox);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sea_orm::Value;
 use uuid::Uuid;
 use warren_clock::UnixMillis;
 
@@ -58,8 +59,13 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn forget_searches(&self, from: UnixMillis, before: UnixMillis) -> Result<u64, StoreError> {
-        let text = "DELETE FROM job WHERE created_ms >= $1 AND created_ms < $2 AND kind = 'query'
+        let these = "created_ms >= $1 AND created_ms < $2 AND kind = 'query'
              AND state IN ('succeeded', 'failed', 'cancelled')";
-        self.execute(text, [from.0.into(), before.0.into()]).await
+        let span: [Value; 2] = [from.0.into(), before.0.into()];
+        for table in ["task", "embedding"] {
+            let text = format!("DELETE FROM {table} WHERE job_id IN (SELECT id FROM job WHERE {these})");
+            self.execute(text, span.clone()).await?;
+        }
+        self.execute(format!("DELETE FROM job WHERE {these}"), span).await
     }
 }

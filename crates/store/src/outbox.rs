@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ActiveValue, ConnectionTrait as _, DbErr, EntityTrait, QueryTrait as _, Value, sea_query::Query};
+use sea_orm::Value;
+use serde_json::json;
 use warren_clock::UnixMillis;
 
 use crate::{Reads, StoreError, Tx, entity::outbox, sql};
@@ -57,42 +58,60 @@ pub struct OutboxRow {
     pub created: UnixMillis,
 }
 
+#[derive(Debug, sea_orm::FromQueryResult)]
+struct Written {
+    id: i64,
+    message_id: String,
+}
+
 impl Tx {
     /// Writes one message. [`Tx::commit_in_order`] returns it, for whoever publishes it at once.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn outbox(&self, message: &NewOutbox) -> Result<(), StoreError> {
-        self.outbox_many(std::slice::from_ref(message)).await
+        self.outbox_many(vec![message.clone()]).await
     }
 
     /// Writes a group of messages, to be published in this order.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn outbox_many(&self, messages: &[NewOutbox]) -> Result<(), StoreError> {
+    pub async fn outbox_many(&self, messages: Vec<NewOutbox>) -> Result<(), StoreError> {
+        use sql::Column::{Bytes, Int, Text};
         let now = self.now();
-        for group in messages.chunks(500) {
-            let rows = group.iter().map(|message| outbox::ActiveModel {
-                id: ActiveValue::NotSet,
-                exchange: ActiveValue::Set(message.exchange.clone()),
-                routing_key: ActiveValue::Set(message.routing_key.clone()),
-                kind: ActiveValue::Set(message.kind.clone()),
-                message_id: ActiveValue::Set(message.message_id.clone()),
-                body: ActiveValue::Set(message.body.clone()),
-                headers: ActiveValue::Set(write_headers(&message.headers)),
-                relay: ActiveValue::Set(message.relay.clone()),
-                created_ms: ActiveValue::Set(now.0),
-            });
-            let mut insert = outbox::Entity::insert_many(rows).into_query();
-            insert.returning(Query::returning().columns([outbox::Column::Id, outbox::Column::MessageId]));
-            let written = self.inner.query_all_raw(self.backend.build(&insert)).await?;
-            let written = written.iter().map(|row| Ok((row.try_get("", "message_id")?, row.try_get("", "id")?)));
+        let columns = [
+            Int("place"),
+            Text("exchange"),
+            Text("routing_key"),
+            Text("kind"),
+            Text("message_id"),
+            Bytes("body"),
+            Text("headers"),
+            Text("relay"),
+        ];
+        let text = format!(
+            "INSERT INTO outbox (exchange, routing_key, kind, message_id, body, headers, relay, created_ms)
+             SELECT v.exchange, v.routing_key, v.kind, v.message_id, v.body, v.headers, v.relay, CAST($2 AS BIGINT)
+             FROM {} WHERE true ORDER BY v.place RETURNING id, message_id",
+            sql::table(self.backend, 1, &columns)
+        );
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let group: Vec<_> = messages.by_ref().take(500).collect();
+            let list = sql::list(group.iter().enumerate().map(|(place, message)| {
+                json!({
+                    "place": place, "exchange": message.exchange, "routing_key": message.routing_key,
+                    "kind": message.kind, "message_id": message.message_id, "body": sql::bytes(&message.body),
+                    "headers": write_headers(&message.headers), "relay": message.relay,
+                })
+            }));
+            let written: Vec<Written> = self.read().all(text.as_str(), [list, now.0.into()]).await?;
             // Not promised to be in the order of the group.
-            let ids = written.collect::<Result<HashMap<String, i64>, DbErr>>()?;
-            let rows = group.iter().filter_map(|message| {
-                Some(OutboxRow { id: *ids.get(&message.message_id)?, message: message.clone(), created: now })
-            });
+            let ids: HashMap<_, _> = written.into_iter().map(|row| (row.message_id, row.id)).collect();
+            let rows = group
+                .into_iter()
+                .filter_map(|message| Some(OutboxRow { id: *ids.get(&message.message_id)?, message, created: now }));
             self.outbox.lock().expect("no panic while it is locked").extend(rows);
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ActiveValue, EntityTrait, sea_query::OnConflict};
+use sea_orm::{ActiveValue, EntityTrait};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
@@ -33,6 +34,8 @@ pub struct Segment {
 /// The vector of one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingRow {
+    /// Whose.
+    pub job: Uuid,
     /// Index of the text within the job.
     pub ordinal: i64,
     /// Model that made it.
@@ -65,25 +68,29 @@ impl Tx {
         Ok(())
     }
 
-    /// Stores vectors; an ordinal stored before is replaced, and of two with one ordinal the last counts.
+    /// Stores vectors; one stored before is replaced, and of two with one place the last counts.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when there is no such job.
-    pub async fn upsert_embeddings(&self, job: Uuid, rows: &[EmbeddingRow]) -> Result<(), StoreError> {
+    pub async fn upsert_embeddings(&self, rows: &[EmbeddingRow]) -> Result<(), StoreError> {
+        use sql::Column::{Bytes, Id, Int, Text};
         // PostgreSQL refuses to update one row twice in a statement.
-        let newest: BTreeMap<i64, &EmbeddingRow> = rows.iter().map(|row| (row.ordinal, row)).collect();
+        let newest: BTreeMap<_, _> = rows.iter().map(|row| ((row.job, row.ordinal), row)).collect();
         let rows: Vec<_> = newest.into_values().collect();
+        let text = format!(
+            "INSERT INTO embedding (job_id, ordinal, model, vector)
+             SELECT v.job_id, v.ordinal, v.model, v.vector FROM {} WHERE true
+             ON CONFLICT (job_id, ordinal) DO UPDATE SET model = excluded.model, vector = excluded.vector",
+            sql::table(self.backend, 1, &[Id("job_id"), Int("ordinal"), Text("model"), Bytes("vector")])
+        );
         for group in rows.chunks(500) {
-            let rows = group.iter().map(|row| embedding::ActiveModel {
-                job_id: ActiveValue::Set(job),
-                ordinal: ActiveValue::Set(row.ordinal),
-                model: ActiveValue::Set(row.model.clone()),
-                vector: ActiveValue::Set(to_bytes(&row.vector)),
-            });
-            let replace = OnConflict::columns([embedding::Column::JobId, embedding::Column::Ordinal])
-                .update_columns([embedding::Column::Model, embedding::Column::Vector])
-                .to_owned();
-            embedding::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(&*self.inner).await?;
+            let list = sql::list(group.iter().map(|row| {
+                json!({
+                    "job_id": sql::id(&row.job), "ordinal": row.ordinal, "model": row.model,
+                    "vector": sql::bytes(&to_bytes(&row.vector)),
+                })
+            }));
+            self.execute(text.as_str(), [list]).await?;
         }
         Ok(())
     }
@@ -121,7 +128,7 @@ impl Reads<'_> {
         rows.into_iter()
             .map(|row| {
                 let vector = from_bytes("embedding.vector", &row.vector)?;
-                Ok(EmbeddingRow { ordinal: row.ordinal, model: row.model, vector })
+                Ok(EmbeddingRow { job, ordinal: row.ordinal, model: row.model, vector })
             })
             .collect()
     }

@@ -14,6 +14,8 @@ use crate::StoreError;
 pub(crate) enum Column {
     /// A UUID, written with [`id`].
     Id(&'static str),
+    /// Bytes, written with [`bytes`].
+    Bytes(&'static str),
     /// 64 bits.
     Int(&'static str),
     /// A double.
@@ -36,19 +38,23 @@ pub(crate) fn table(backend: DbBackend, parameter: u32, columns: &[Column]) -> S
     match backend {
         DbBackend::Sqlite => {
             let columns = list(&|column| match column {
-                Column::Id(name) => format!("unhex(value->>'{name}') AS {name}"),
+                Column::Id(name) | Column::Bytes(name) => format!("unhex(value->>'{name}') AS {name}"),
                 Column::Int(name) | Column::Real(name) | Column::Text(name) => format!("value->>'{name}' AS {name}"),
             });
             format!("(SELECT {columns} FROM json_each(${parameter})) AS v")
         }
         _ => {
-            let columns = list(&|column| match column {
+            let types = list(&|column| match column {
                 Column::Id(name) => format!("{name} uuid"),
                 Column::Int(name) => format!("{name} bigint"),
                 Column::Real(name) => format!("{name} double precision"),
-                Column::Text(name) => format!("{name} text"),
+                Column::Bytes(name) | Column::Text(name) => format!("{name} text"),
             });
-            format!("jsonb_to_recordset(CAST(${parameter} AS jsonb)) AS v({columns})")
+            let columns = list(&|column| match column {
+                Column::Bytes(name) => format!("decode({name}, 'hex') AS {name}"),
+                Column::Id(name) | Column::Int(name) | Column::Real(name) | Column::Text(name) => (*name).to_owned(),
+            });
+            format!("(SELECT {columns} FROM jsonb_to_recordset(CAST(${parameter} AS jsonb)) AS r({types})) AS v")
         }
     }
 }
@@ -81,6 +87,11 @@ pub(crate) fn is_one_of_these(backend: DbBackend, column: &str, parameter: u32, 
 /// A UUID inside a list.
 pub(crate) fn id(id: &Uuid) -> String {
     id.simple().to_string()
+}
+
+/// Bytes inside a list.
+pub(crate) fn bytes(bytes: &[u8]) -> String {
+    hex::encode(bytes)
 }
 
 /// Text as the databases can hold it: PostgreSQL has no place for the character NUL.

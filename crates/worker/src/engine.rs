@@ -164,7 +164,7 @@ impl<M: Loadable> Engine<M> {
             // Slot and turn go with the work: were this future dropped, they would still last as long as the pass.
             let ran = spawn_blocking(move || {
                 let (slot, turn): (Slot, Turn) = (slot, turn);
-                let result = match shelf.open(&model_now, &files) {
+                let result = match shelf.open(&model_now, files.as_ref()) {
                     Ok(loaded) => {
                         let began = Instant::now();
                         let result = threads.run(slot.index(), || work(&loaded, &gate));

@@ -87,6 +87,14 @@ fn occupied(model: &Model, device: Device, memory: Memory, own: u64) -> Inferenc
     ))
 }
 
+fn not_there(error: ModelError, model: &Model) -> InferenceError {
+    match error {
+        ModelError::Missing { cache, .. } => InferenceError::ModelMissing { path: cache.join(&model.name) },
+        ModelError::Corrupt { file, reason, .. } => InferenceError::ModelCorrupt { path: file.into(), reason },
+        other => InferenceError::Internal(other.to_string()),
+    }
+}
+
 impl<M: Loadable> Shelf<M> {
     /// A shelf of the built-in catalogue.
     pub fn new(models: &ModelsSettings, work: &WorkSettings, device: Device) -> Self {
@@ -196,11 +204,15 @@ impl<M: Loadable> Shelf<M> {
         }
     }
 
-    /// The model's files, checked; fetched first if they are missing and the settings allow it.
+    /// The model's files, checked; fetched first if they are missing and the settings allow it. `None` when the model is
+    /// loaded, and they are of no more use.
     ///
     /// # Errors
     /// `ModelMissing`, `ModelCorrupt`, `InsufficientDisk`: all for later, when somebody has mended it.
-    pub async fn files(&self, model: &Model, task: &TaskInHand) -> Result<ModelDir, Fault> {
+    pub async fn files(&self, model: &Model, task: &TaskInHand) -> Result<Option<ModelDir>, Fault> {
+        if self.is_loaded(&model.name) {
+            return Ok(None);
+        }
         let shelf = self.clone();
         let (model, task) = (model.clone(), task.clone());
         let found = spawn_blocking(move || match shelf.0.cache.open(&model) {
@@ -212,19 +224,34 @@ impl<M: Loadable> Shelf<M> {
             }
             found => found,
         });
-        found.await.map_err(|panic| Fault::retryable(Code::Internal, panic.to_string()))?.map_err(|error| error.fault())
+        let found = found.await.map_err(|panic| Fault::retryable(Code::Internal, panic.to_string()))?;
+        found.map(Some).map_err(|error| error.fault())
+    }
+
+    fn is_loaded(&self, name: &str) -> bool {
+        let places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(name).is_some_and(|place| place.model.try_lock().is_ok_and(|model| model.is_some()))
     }
 
     /// The model, loaded. Blocks while it is being loaded, here or for another task.
     ///
     /// # Errors
     /// What loading it fails with.
-    pub fn open(&self, model: &Model, files: &ModelDir) -> Result<Arc<M>, InferenceError> {
+    pub fn open(&self, model: &Model, files: Option<&ModelDir>) -> Result<Arc<M>, InferenceError> {
         let place = self.place(&model.name);
         let mut loaded = place.model.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = &*loaded {
             return Ok(loaded.clone());
         }
+        let found;
+        let files = match files {
+            Some(files) => files,
+            // It was loaded when somebody asked for its files, and had to make room since.
+            None => {
+                found = self.0.cache.open(model).map_err(|error| not_there(error, model))?;
+                &found
+            }
+        };
         // In this order: what cannot be loaded now takes nobody's place.
         self.room(model)?;
         self.make_room_for(&model.name, self.0.most);
@@ -331,7 +358,7 @@ mod tests {
         let model = shelf.model(name).expect("in the catalogue");
         let nowhere = PathBuf::new;
         let files = ModelDir { name: name.to_owned(), weights: nowhere(), config: nowhere(), tokenizer: nowhere() };
-        shelf.open(&model, &files).expect("loaded")
+        shelf.open(&model, Some(&files)).expect("loaded")
     }
 
     fn names(shelf: &Shelf<Fake>) -> Vec<String> {
@@ -388,6 +415,20 @@ mod tests {
         std::fs::write(dir.path().join("tiny.en/manifest.json"), "{").expect("written");
         assert!(shelf(false).damaged().is_some_and(|why| why.contains("ModelCorrupt: tiny.en")));
         assert_eq!(shelf(false).empty(), None);
+    }
+
+    #[test]
+    fn files_are_looked_for_again_once_a_model_has_made_room() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let models = ModelsSettings { cache: dir.path().to_owned(), ..ModelsSettings::default() };
+        let work = WorkSettings { models_loaded: 1, ..WorkSettings::default() };
+        let shelf = Shelf::<Fake>::new(&models, &work, Device::Cpu);
+        drop(open(&shelf, "tiny.en"));
+        let model = shelf.model("tiny.en").expect("in the catalogue");
+        assert!(shelf.is_loaded("tiny.en") && shelf.open(&model, None).is_ok());
+        drop(open(&shelf, "base"));
+        assert!(!shelf.is_loaded("tiny.en"));
+        assert!(matches!(shelf.open(&model, None), Err(InferenceError::ModelMissing { .. })));
     }
 
     #[test]

@@ -127,7 +127,7 @@ async fn task_died(lead: &Lead, tx: &Tx, letter: &NewLetter) -> Result<Changes, 
             "error_code": letter.class, "dead_letter": letter.id,
         }));
     tx.event(dead.job_id, &event).await?;
-    changes.merge(settle::after_tasks(&lead.parts, tx, dead.job_id).await?);
+    changes.merge(settle::after_tasks(&lead.parts, tx, &[dead.job_id]).await?);
     Ok(changes)
 }
 

@@ -135,7 +135,7 @@ async fn begin_no_more(lead: &Lead, id: Uuid) -> Result<(), StoreError> {
     let fields = json!({ "timeout_seconds": seconds, "tasks_cancelled": stopped.len(), "tasks_running": running });
     let event = NewEvent::new(EventLevel::Warning, "job.timeout_soft", message).with(fields);
     tx.event(id, &event).await?;
-    let mut changes = settle::after_tasks(&lead.parts, &tx, id).await?;
+    let mut changes = settle::after_tasks(&lead.parts, &tx, &[id]).await?;
     changes.ended.extend(stopped);
     lead.commit(tx, &changes).await
 }

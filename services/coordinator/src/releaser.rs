@@ -139,7 +139,7 @@ async fn write(parts: &Parts, tx: &Tx, wants: &[Want]) -> Result<(Vec<Task>, Cha
             Err(error) => changes.merge(unreadable(parts, tx, &task, &error).await?),
         }
     }
-    tx.outbox_many(&rows).await?;
+    tx.outbox_many(rows).await?;
     Ok((out, changes))
 }
 
@@ -158,7 +158,7 @@ async fn unreadable(parts: &Parts, tx: &Tx, task: &Task, error: &StoreError) -> 
         error: Some((Code::Internal.as_str().to_owned(), cause)),
     };
     tx.finish(&finish).await?;
-    settle::after_tasks(parts, tx, task.job_id).await
+    settle::after_tasks(parts, tx, &[task.job_id]).await
 }
 
 /// The job's clock starts with its first task.

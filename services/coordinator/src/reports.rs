@@ -4,7 +4,7 @@
 //! later, twice, or from a worker that was given up, changes nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -164,7 +164,7 @@ struct Rows {
     tasks: HashMap<Uuid, Task>,
     jobs: HashMap<Uuid, Job>,
     ended: Vec<Finish>,
-    vectors: BTreeMap<Uuid, Vec<EmbeddingRow>>,
+    vectors: Vec<EmbeddingRow>,
     now: UnixMillis,
 }
 
@@ -173,9 +173,18 @@ fn accepts(task: &Task, item: &Item<'_>) -> bool {
     task.job_id == item.job && state::accepts(task.state, task.wire_dispatch(), item.report.dispatch)
 }
 
+/// The report ends its task, so that it is stale if it comes again. The others are told apart by their message ids.
+const fn ends(report: &TaskReport) -> bool {
+    matches!(
+        report.report,
+        Some(Report::PreparedAll(_) | Report::Transcribed(_) | Report::Embedded(_) | Report::Failed(_))
+    )
+}
+
 async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, Fault> {
-    let message_ids: Vec<&str> = items.iter().map(|item| item.message_id.as_str()).collect();
-    let mut fresh = tx.first_time_many(&message_ids, "reports").await?;
+    let noted: Vec<&str> =
+        items.iter().filter(|item| !ends(item.report)).map(|item| item.message_id.as_str()).collect();
+    let mut fresh = tx.first_time_many(&noted, "reports").await?;
     let ids = |id: fn(&Item<'_>) -> Uuid| items.iter().map(id).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
     let tasks = tx.read().tasks_by_id(&ids(|item| item.task)).await?;
     let jobs = tx.read().jobs_by_id(&ids(|item| item.job)).await?;
@@ -183,14 +192,14 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, F
         tasks: tasks.into_iter().map(|task| (task.id, task)).collect(),
         jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
         ended: Vec::new(),
-        vectors: BTreeMap::new(),
+        vectors: Vec::new(),
         now: tx.now(),
     };
     let mut changes = Changes::default();
     let mut touched = BTreeSet::new();
     for item in items {
         // `remove`: the same message twice in one group counts once.
-        if !fresh.remove(&item.message_id) {
+        if !ends(item.report) && !fresh.remove(&item.message_id) {
             continue;
         }
         if !rows.tasks.get(&item.task).is_some_and(|task| accepts(task, item)) {
@@ -211,12 +220,9 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, F
         // Only the leader writes to tasks, and it holds its term.
         return Err(StoreError::corrupt("a task changed while its report was recorded").into());
     }
-    for (job, vectors) in &rows.vectors {
-        tx.upsert_embeddings(*job, vectors).await?;
-    }
-    for job in touched {
-        changes.merge(settle::after_tasks(parts, tx, job).await?);
-    }
+    tx.upsert_embeddings(&rows.vectors).await?;
+    let touched: Vec<Uuid> = touched.into_iter().collect();
+    changes.merge(settle::after_tasks(parts, tx, &touched).await?);
     Ok(changes)
 }
 
@@ -334,11 +340,12 @@ async fn embedded(tx: &Tx, item: &Item<'_>, rows: &mut Rows) -> Result<Changes, 
     };
     if job.kind != JobKind::Transcribe {
         let new = vectors.iter().zip(ordinals.clone()).map(|(vector, ordinal)| EmbeddingRow {
+            job: item.job,
             ordinal,
             model: work.model.clone(),
             vector: vector.clone(),
         });
-        rows.vectors.entry(item.job).or_default().extend(new);
+        rows.vectors.extend(new);
     }
     if index {
         let passages = passages(tx, job, &work).await?;

@@ -1,6 +1,7 @@
 //! How a job goes on when one of its tasks has ended: to its next stage, or to its own end.
 
 use serde_json::json;
+use uuid::Uuid;
 use warren_jobs::{JobKind, JobState, TaskKind, state};
 use warren_messages::ids::JobId;
 use warren_store::{EventLevel, Job, NewEvent, StoreError, Tx};
@@ -12,16 +13,22 @@ use crate::{
     planner::{self, Line},
 };
 
-/// Looks at a job after its tasks have changed, in the same transaction.
+/// Looks at jobs after tasks of theirs have changed, in the same transaction.
 ///
 /// # Errors
 /// When the store is away, or a row makes no sense.
-pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, job_id: uuid::Uuid) -> Result<Changes, StoreError> {
-    let mut changes = Changes { touched: vec![job_id], ..Changes::default() };
-    let Some(mut job) = tx.read().job(job_id).await? else { return Ok(changes) };
-    if job.state.is_ended() {
-        return Ok(changes);
+pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, jobs: &[Uuid]) -> Result<Changes, StoreError> {
+    let mut changes = Changes { touched: jobs.to_vec(), ..Changes::default() };
+    // One question for all: most of the time, none of them has come to a turn.
+    for job in tx.read().at_a_turn(jobs).await? {
+        changes.merge(at_a_turn(parts, tx, job).await?);
     }
+    Ok(changes)
+}
+
+async fn at_a_turn(parts: &Parts, tx: &Tx, job_id: Uuid) -> Result<Changes, StoreError> {
+    let mut changes = Changes::default();
+    let Some(mut job) = tx.read().job(job_id).await? else { return Ok(changes) };
     // Until its language is known, the tasks of a recording go out one by one: the others follow what the first finds.
     if job.kind == JobKind::Transcribe && job.language.is_none() {
         let next = tx.read().next_unreleased(job_id, TaskKind::Transcribe, 1).await?;

@@ -17,8 +17,8 @@ use crate::number;
 const JOBS: usize = 50;
 const TASKS: usize = 10;
 const MODEL: &str = "drill-20";
-/// Longest that a job takes.
-const JOB: Duration = Duration::from_secs(300);
+/// Longest that a job takes for each task that does harm: a task that hangs is given up after half a minute, three times.
+const HARM: Duration = Duration::from_secs(30);
 /// What a text can do, and how its task ends. Most of the deaths that a worker survives cost little, so there are more.
 const ORDERS: [(&str, &str); 10] = [
     ("drill:panic", "Internal"),
@@ -35,6 +35,7 @@ const ORDERS: [(&str, &str); 10] = [
 
 pub(crate) fn poison(world: &World) -> Row {
     let all = if nightly() { 100 } else { 10 };
+    let limit = HARM * all as u32;
     let begun = Instant::now();
     let restarts: u64 = world.stack.ps().iter().map(|service| service.restarts).sum();
     let mut texts: Vec<Vec<String>> =
@@ -51,7 +52,7 @@ pub(crate) fn poison(world: &World) -> Row {
             let (client, texts) = (world.client.clone(), texts.clone());
             tokio::spawn(async move {
                 let id = client.submit(&format!("poison {number}"), MODEL, &texts).await?;
-                let job = client.ended(&id, JOB).await?;
+                let job = client.ended(&id, limit).await?;
                 Ok::<_, tonic::Status>((id, job))
             })
         };

@@ -77,6 +77,10 @@ fn configuration(spec: &RabbitSpec) -> String {
          log.console.level = info\n\
          log.console.use_colors = off\n\
          \n\
+         # Quorum queues share one log. A full one is taken apart while they wait, up to a second for the 512 MB that\n\
+         # are usual.\n\
+         raft.wal_max_size_bytes = 64000000\n\
+         \n\
          # Used when the folder is new.\n\
          default_user = {user}\n\
          default_pass = {password}\n\

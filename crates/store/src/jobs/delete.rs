@@ -31,8 +31,9 @@ impl Tx {
         if !found.state.is_ended() || self.read().letters_of_job(job).await? > 0 {
             return Ok(false);
         }
-        self.execute("DELETE FROM idempotency WHERE job_id = $1", [job.into()]).await?;
-        self.execute("DELETE FROM dead_letter WHERE job_id = $1", [job.into()]).await?;
+        for table in ["idempotency", "dead_letter", "task", "embedding"] {
+            self.execute(format!("DELETE FROM {table} WHERE job_id = $1"), [job.into()]).await?;
+        }
         self.execute("DELETE FROM job WHERE id = $1", [job.into()]).await?;
         if let Some(media) = found.media_id {
             let text = "DELETE FROM media WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM job WHERE media_id = $1)";

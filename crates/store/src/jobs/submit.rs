@@ -95,7 +95,7 @@ impl Tx {
         if new.kind != JobKind::Query {
             self.audit(&new.caller, "submit", &format!("job_{}", new.id.hyphenated()), &new.name).await?;
         }
-        self.outbox_many(&request.outbox).await?;
+        self.outbox_many(request.outbox.clone()).await?;
         Job::try_from(row).map(Submitted::New)
     }
 

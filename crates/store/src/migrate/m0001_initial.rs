@@ -1,5 +1,8 @@
 //! All tables, as both databases understand them.
 //!
+//! `task` and `embedding` have a row for each task, of which there are thousands a second: a reference to `job` would be
+//! checked for each of them, and lock the job's row. Only the leader writes them, and whoever deletes a job deletes them.
+//!
 //! Types: SQLite takes any name for a type, so PostgreSQL's are used. Times are Unix milliseconds, JSON is text.
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
@@ -10,7 +13,7 @@ pub(super) struct Initial;
 impl MigrationName for Initial {
     fn name(&self) -> &str {
         // Another name for each change of it, for as long as nothing is released: older databases are refused.
-        "m0001_initial_2"
+        "m0001_initial_3"
     }
 }
 
@@ -126,7 +129,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_age ON idempotency (created_ms);
 CREATE TABLE task (
     id UUID PRIMARY KEY NOT NULL,
-    job_id UUID NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    job_id UUID NOT NULL,
     kind TEXT NOT NULL,
     ordinal BIGINT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('unreleased', 'released', 'done', 'failed', 'dead', 'cancelled')),
@@ -170,7 +173,7 @@ CREATE TABLE segment (
     PRIMARY KEY (job_id, task_ordinal, idx)
 );
 CREATE TABLE embedding (
-    job_id UUID NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    job_id UUID NOT NULL,
     ordinal BIGINT NOT NULL,
     model TEXT NOT NULL,
     vector BYTEA NOT NULL,

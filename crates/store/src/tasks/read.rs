@@ -138,6 +138,24 @@ impl Reads<'_> {
         in_order(self.all(text, values).await?)
     }
 
+    /// Of these jobs, the open ones that may have come to a turn: no task of theirs is open, or they are recordings whose
+    /// language is not known. It costs the same however many tasks they have.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn at_a_turn(&self, jobs: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let text = format!(
+            "SELECT id FROM job WHERE {} AND state IN ('queued', 'running') AND (
+                 (kind = 'transcribe' AND language IS NULL)
+                 OR (NOT EXISTS (SELECT 1 FROM task WHERE job_id = job.id AND state = 'released')
+                     AND NOT EXISTS (SELECT 1 FROM task WHERE job_id = job.id AND state = 'unreleased'))
+             ) ORDER BY id",
+            sql::is_one_of(self.backend, "id", 1)
+        );
+        let rows: Vec<sql::OneId> = self.all(text, [sql::ids(jobs)]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// Counts a job's tasks by state, once none of them is open. `None` costs the same however many tasks the job has.
     ///
     /// # Errors

@@ -161,14 +161,15 @@ pub(crate) async fn results_are_stored_once(world: World) {
         avg_logprob: -0.25,
         no_speech_prob: 0.1,
     };
-    let vector = |ordinal, value: f32| EmbeddingRow { ordinal, model: "m".into(), vector: vec![value, -value, 0.1] };
+    let vector =
+        |ordinal, value: f32| EmbeddingRow { job, ordinal, model: "m".into(), vector: vec![value, -value, 0.1] };
     for text in ["first", "second"] {
         store
             .write(async |tx| {
                 tx.replace_segments(job, 1, &[segment(1, 0, "later")]).await?;
                 tx.replace_segments(job, 0, &[segment(0, 0, text), segment(0, 1, text)]).await?;
-                tx.upsert_embeddings(job, &[vector(0, 1.0), vector(1, 2.0)]).await?;
-                tx.upsert_embeddings(job, &[vector(1, 9.0), vector(1, 3.0), vector(2, 4.0)]).await
+                tx.upsert_embeddings(&[vector(0, 1.0), vector(1, 2.0)]).await?;
+                tx.upsert_embeddings(&[vector(1, 9.0), vector(1, 3.0), vector(2, 4.0)]).await
             })
             .await
             .unwrap();
@@ -240,12 +241,12 @@ pub(crate) async fn a_job_is_deleted_with_all_that_is_its_own(world: World) {
     store.write(async |tx| tx.submit(&first, &named).await).await.unwrap();
     let again = world.submit(again).await;
     let tasks = [world.task(first.id, 0)];
-    let vector = EmbeddingRow { ordinal: 0, model: "m".into(), vector: vec![1.0] };
+    let vector = EmbeddingRow { job: first.id, ordinal: 0, model: "m".into(), vector: vec![1.0] };
     let dead = NewLetter { job_id: Some(first.id), ..letter("of a command", "Internal") };
     store
         .write(async |tx| {
             tx.insert_tasks(&tasks).await?;
-            tx.upsert_embeddings(first.id, std::slice::from_ref(&vector)).await?;
+            tx.upsert_embeddings(std::slice::from_ref(&vector)).await?;
             tx.insert_letter(&dead).await
         })
         .await

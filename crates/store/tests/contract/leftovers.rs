@@ -75,13 +75,13 @@ pub(crate) async fn searches_are_forgotten_with_all_that_is_theirs(world: World)
     query.id = world.clock.new_id();
     let waiting = world.submit(query.clone()).await;
     let kept = world.job().await;
-    let row = EmbeddingRow { ordinal: 0, model: "m".into(), vector: vec![1.0] };
+    let row = EmbeddingRow { job: answered, ordinal: 0, model: "m".into(), vector: vec![1.0] };
     let task = world.task(answered, 0);
     world
         .store
         .write(async |tx| {
             tx.insert_tasks(std::slice::from_ref(&task)).await?;
-            tx.upsert_embeddings(answered, std::slice::from_ref(&row)).await
+            tx.upsert_embeddings(std::slice::from_ref(&row)).await
         })
         .await
         .unwrap();

@@ -19,7 +19,7 @@ fn message(n: usize, relay: &str) -> NewOutbox {
 pub(crate) async fn the_outbox_survives_and_is_relayed(world: World) {
     let store = &world.store;
     let group: Vec<_> = (0..4).map(|n| message(n, "c1")).collect();
-    store.write(async |tx| tx.outbox_many(&group).await).await.unwrap();
+    store.write(async |tx| tx.outbox_many(group.to_vec()).await).await.unwrap();
     let lost: Result<(), _> = store
         .write(async |tx| {
             tx.outbox(&message(9, "c1")).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn messages_behind_a_full_queue_are_found(world: World) {
     let store = &world.store;
     let to = |n: usize, key: &str| NewOutbox { routing_key: key.into(), ..message(n, "c1") };
     let group = [to(0, "full"), to(1, "full"), to(2, "embed"), to(3, "prepare"), to(4, "embed")];
-    store.write(async |tx| tx.outbox_many(&group).await).await.unwrap();
+    store.write(async |tx| tx.outbox_many(group.to_vec()).await).await.unwrap();
     world.clock.advance(Duration::from_millis(2));
     let full = [group[0].destination()];
     for (but, limit, expected) in [

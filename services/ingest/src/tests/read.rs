@@ -56,13 +56,14 @@ async fn vectors_come_in_order_and_in_batches() {
     let job = world.submit_texts(&["a"]).await;
     let rows: Vec<_> = (0..600)
         .map(|ordinal| EmbeddingRow {
+            job: uuid(&job),
             ordinal,
             model: "all-MiniLM-L6-v2".to_owned(),
             vector: vec![ordinal as f32, 1.0],
         })
         .collect();
     let tx = world.parts.store.begin().await.expect("begun");
-    tx.upsert_embeddings(uuid(&job), &rows).await.expect("written");
+    tx.upsert_embeddings(&rows).await.expect("written");
     tx.commit().await.expect("committed");
     let request = GetEmbeddingsRequest { job: job.id.clone(), first: 10 };
     let mut batches = world.embeddings().get(request).await.expect("read").into_inner();

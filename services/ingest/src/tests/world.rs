@@ -211,8 +211,8 @@ impl Coordinator {
                 let job = self.store.read().job(id).await.expect("read").expect("there");
                 if job.kind == JobKind::Query {
                     let tx = self.store.begin().await.expect("begun");
-                    let row = EmbeddingRow { ordinal: 0, model: job.model, vector: vec![1.0, 0.0] };
-                    tx.upsert_embeddings(id, &[row]).await.expect("written");
+                    let row = EmbeddingRow { job: id, ordinal: 0, model: job.model, vector: vec![1.0, 0.0] };
+                    tx.upsert_embeddings(&[row]).await.expect("written");
                     tx.commit().await.expect("committed");
                 }
                 Some(submitted.job.clone())
