@@ -76,6 +76,13 @@ const CHECKS: &[Check] = &[
              WHERE sums.want <> sums.have",
     },
     Check {
+        name: "nothing outlives its job",
+        why: "{have} tasks and vectors are of a job that is not there",
+        query: "SELECT left_over.job_id AS id, NULL AS name, 0.0 AS want, CAST(COUNT(*) AS DOUBLE PRECISION) AS have
+             FROM (SELECT job_id FROM task UNION ALL SELECT job_id FROM embedding) AS left_over
+             WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.id = left_over.job_id) GROUP BY left_over.job_id",
+    },
+    Check {
         name: "ended jobs have no open task",
         why: "the job has ended, and {have} of its tasks are open",
         query: "SELECT job.id AS id, NULL AS name, 0.0 AS want, CAST(COUNT(*) AS DOUBLE PRECISION) AS have

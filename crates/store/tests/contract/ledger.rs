@@ -126,11 +126,13 @@ pub(crate) async fn every_discrepancy_is_found(world: World) {
         .await
         .unwrap();
     damage(&world, "UPDATE device SET last_fence = 1").await;
+    damage(&world, "UPDATE task SET job_id = id WHERE ordinal = 0").await;
     let found = checks(&world).await;
     for name in [
         "devices are not overbooked",
         "fences grow",
         "no job is past its deadline",
+        "nothing outlives its job",
         "silent workers count as lost",
         "the outbox is sent",
     ] {
