@@ -4,11 +4,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    BlobError, Blobs, Key,
-    blobs::{hex, size},
-    error::HttpStatus as _,
-};
+use crate::{BlobError, Blobs, Key, blobs::size, error::HttpStatus as _};
 
 impl Blobs {
     /// The whole object.
@@ -31,7 +27,7 @@ impl Blobs {
     /// [`BlobError::Damaged`], and those of [`Self::get_bytes`].
     pub async fn get_checked(&self, key: &Key, sha256: &str, max: u64) -> Result<Bytes, BlobError> {
         let bytes = self.get_bytes(key, max).await?;
-        let found = hex(&Sha256::digest(&bytes));
+        let found = hex::encode(Sha256::digest(&bytes));
         if !found.eq_ignore_ascii_case(sha256) {
             return Err(BlobError::Damaged { key: key.clone(), reason: format!("sha256 is {found}, not {sha256}") });
         }

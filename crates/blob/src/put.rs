@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::{BlobError, Blobs, Key, Stored, blobs::hex};
+use crate::{BlobError, Blobs, Key, Stored};
 
 /// Bytes of one part of a large upload, and with it the memory that an upload takes. 8 MiB; the store's limit of 10 000
 /// parts then allows objects of 78 GiB.
@@ -23,7 +23,7 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unavailable`].
     pub async fn put_bytes(&self, key: &Key, bytes: Bytes) -> Result<Stored, BlobError> {
-        let stored = Stored { size: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
+        let stored = Stored { size: bytes.len() as u64, sha256: hex::encode(Sha256::digest(&bytes)) };
         self.put_whole(key, bytes).await?;
         Ok(stored)
     }
@@ -70,7 +70,7 @@ impl Blobs {
                 upload.complete().await?;
             }
         }
-        Ok(Stored { size, sha256: hex(&hasher.finalize()) })
+        Ok(Stored { size, sha256: hex::encode(hasher.finalize()) })
     }
 
     async fn put_whole(&self, key: &Key, bytes: Bytes) -> Result<(), BlobError> {

@@ -1,6 +1,6 @@
 //! AMQP header tables to and from text.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use sha2::{Digest as _, Sha256};
@@ -69,7 +69,7 @@ pub(crate) fn text(value: &AMQPValue) -> String {
         AMQPValue::ShortString(value) => value.to_string(),
         AMQPValue::LongString(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         AMQPValue::Timestamp(value) => value.to_string(),
-        AMQPValue::ByteArray(value) => hex(value.as_slice()),
+        AMQPValue::ByteArray(value) => hex::encode(value.as_slice()),
         AMQPValue::Void => String::new(),
         AMQPValue::FieldArray(values) => {
             let values: Vec<_> = values.as_slice().iter().map(text).collect();
@@ -102,13 +102,6 @@ pub(crate) fn derived_id(parts: &[&[u8]]) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

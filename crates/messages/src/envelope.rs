@@ -290,6 +290,17 @@ fn right(field: &str, wrong: Option<impl std::fmt::Display>) -> Result<(), Strin
     }
 }
 
+impl wire::TaskReport {
+    /// After it, nothing more comes of its task.
+    pub const fn ends_its_task(&self) -> bool {
+        use crate::wire::task_report::Report;
+        matches!(
+            &self.report,
+            Some(Report::PreparedAll(_) | Report::Transcribed(_) | Report::Embedded(_) | Report::Failed(_))
+        )
+    }
+}
+
 impl wire::Command {
     /// The job that it is about; `None` when it is about dead letters, or about more than one job.
     pub fn job(&self) -> Option<&str> {

@@ -120,12 +120,8 @@ impl Content {
 
     /// It is a report after which nothing more comes of its task.
     pub const fn ends_its_task(&self) -> bool {
-        use crate::wire::task_report::Report;
         let Self::Report(report) = self else { return false };
-        matches!(
-            &report.report,
-            Some(Report::PreparedAll(_) | Report::Transcribed(_) | Report::Embedded(_) | Report::Failed(_))
-        )
+        report.ends_its_task()
     }
 
     /// The field in which `edited` would do another's work in place of this one's: a task's message stands for the same

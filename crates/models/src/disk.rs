@@ -27,20 +27,12 @@ pub(crate) fn sha256(path: &Path, mut seen: impl FnMut(u64)) -> io::Result<Strin
     loop {
         let count = file.read(&mut block)?;
         if count == 0 {
-            return Ok(hex(&hasher.finalize()));
+            return Ok(hex::encode(hasher.finalize()));
         }
         hasher.update(&block[..count]);
         done += count as u64;
         seen(done);
     }
-}
-
-pub(crate) fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Fails unless `needed` bytes and a reserve are free in `folder`, which must exist.

@@ -23,8 +23,7 @@ pub(crate) fn is_right(path: &Path, sha256: &str) -> io::Result<bool> {
             count => hasher.update(&block[..count]),
         }
     }
-    let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(digest == sha256)
+    Ok(hex::encode(hasher.finalize()) == sha256)
 }
 
 /// Removes a file or folder; one that is not there counts as removed.

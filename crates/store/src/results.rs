@@ -71,7 +71,7 @@ impl Tx {
     /// Stores vectors; one stored before is replaced, and of two with one place the last counts.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when there is no such job.
+    /// [`StoreError::Unavailable`].
     pub async fn upsert_embeddings(&self, rows: &[EmbeddingRow]) -> Result<(), StoreError> {
         use sql::Column::{Bytes, Id, Int, Text};
         // PostgreSQL refuses to update one row twice in a statement.

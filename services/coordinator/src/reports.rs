@@ -173,17 +173,10 @@ fn accepts(task: &Task, item: &Item<'_>) -> bool {
     task.job_id == item.job && state::accepts(task.state, task.wire_dispatch(), item.report.dispatch)
 }
 
-/// The report ends its task, so that it is stale if it comes again. The others are told apart by their message ids.
-const fn ends(report: &TaskReport) -> bool {
-    matches!(
-        report.report,
-        Some(Report::PreparedAll(_) | Report::Transcribed(_) | Report::Embedded(_) | Report::Failed(_))
-    )
-}
-
 async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, Fault> {
+    // A report that ends its task is stale when it comes again. The others are told apart by their message ids.
     let noted: Vec<&str> =
-        items.iter().filter(|item| !ends(item.report)).map(|item| item.message_id.as_str()).collect();
+        items.iter().filter(|item| !item.report.ends_its_task()).map(|item| item.message_id.as_str()).collect();
     let mut fresh = tx.first_time_many(&noted, "reports").await?;
     let ids = |id: fn(&Item<'_>) -> Uuid| items.iter().map(id).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
     let tasks = tx.read().tasks_by_id(&ids(|item| item.task)).await?;
@@ -199,7 +192,7 @@ async fn record(parts: &Parts, tx: &Tx, items: &[Item<'_>]) -> Result<Changes, F
     let mut touched = BTreeSet::new();
     for item in items {
         // `remove`: the same message twice in one group counts once.
-        if !ends(item.report) && !fresh.remove(&item.message_id) {
+        if !item.report.ends_its_task() && !fresh.remove(&item.message_id) {
             continue;
         }
         if !rows.tasks.get(&item.task).is_some_and(|task| accepts(task, item)) {

@@ -34,7 +34,10 @@ async fn at_a_turn(parts: &Parts, tx: &Tx, job_id: Uuid) -> Result<Changes, Stor
         let next = tx.read().next_unreleased(job_id, TaskKind::Transcribe, 1).await?;
         changes.keep_going.extend(next.first().map(|task| (lead::key(&job), TaskKind::Transcribe, task.cost)));
     }
-    let Some(counts) = tx.read().counts_at_rest(job_id).await? else { return Ok(changes) };
+    let counts = tx.read().counts(job_id).await?;
+    if counts.open() > 0 {
+        return Ok(changes);
+    }
     if counts.ended_badly() == 0 && !job.planned_final && counts.total() > 0 {
         let planned = plan_index(parts, tx, &job).await?;
         let waits = !planned.waiting.is_empty();

@@ -131,11 +131,8 @@ async fn write(parts: &Parts, row: &NewOutbox) -> Result<(), StoreError> {
 /// The hash that tells one request from another under the same id.
 pub(crate) fn hash(request: &wire::SubmitJobRequest) -> String {
     let unnamed = wire::SubmitJobRequest { request_id: String::new(), ..request.clone() };
-    hex(&serde_json::to_vec(&unnamed).expect("generated messages always serialise"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes = serde_json::to_vec(&unnamed).expect("generated messages always serialise");
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn row(parts: &Parts, command: &Command) -> NewOutbox {

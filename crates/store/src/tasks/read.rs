@@ -56,12 +56,6 @@ struct JobStateCount {
 }
 
 #[derive(Debug, sea_orm::FromQueryResult)]
-struct StateCount {
-    state: Option<String>,
-    n: Option<i64>,
-}
-
-#[derive(Debug, sea_orm::FromQueryResult)]
 struct OpenOfKind {
     tasks: i64,
     jobs: i64,
@@ -154,29 +148,6 @@ impl Reads<'_> {
         );
         let rows: Vec<sql::OneId> = self.all(text, [sql::ids(jobs)]).await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
-    }
-
-    /// Counts a job's tasks by state, once none of them is open. `None` costs the same however many tasks the job has.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn counts_at_rest(&self, job: Uuid) -> Result<Option<TaskCounts>, StoreError> {
-        // The join, whose right side is only counted if there is a left one, makes one way to the database of two.
-        let text = "SELECT count.state, count.n FROM (
-                 SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM task WHERE job_id = $1 AND state = 'released')
-                     AND NOT EXISTS (SELECT 1 FROM task WHERE job_id = $1 AND state = 'unreleased')
-             ) AS rest LEFT JOIN (
-                 SELECT state, COUNT(*) AS n FROM task WHERE job_id = $1 GROUP BY state
-             ) AS count ON true";
-        let rows: Vec<StateCount> = self.all(text, [job.into()]).await?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut counts = TaskCounts::default();
-        for (state, n) in rows.into_iter().filter_map(|row| row.state.zip(row.n)) {
-            counts.add(sql::word("task.state", &state)?, n as u64);
-        }
-        Ok(Some(counts))
     }
 
     /// Counts a job's tasks by state.

@@ -41,7 +41,7 @@ impl Tx {
     /// Plans tasks, unreleased. A task whose (job, kind, ordinal) exists is left as it is. Returns the ids inserted.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when a job does not exist or an id is taken.
+    /// [`StoreError::Conflict`] when an id is taken.
     pub async fn insert_tasks(&self, tasks: &[NewTask]) -> Result<Vec<Uuid>, StoreError> {
         use sql::Column::{Id, Int, Real, Text};
         let columns =
