@@ -21,10 +21,8 @@ pub(crate) struct Acks {
 /// The broker numbers the deliveries of a channel from 1 on.
 #[derive(Debug, Default)]
 struct Inner {
-    /// Up to this one, all are settled or about to be.
-    all_to: DeliveryTag,
-    /// Those that are settled after it.
-    beyond: BTreeSet<DeliveryTag>,
+    /// Neither settled nor about to be.
+    in_hand: BTreeSet<DeliveryTag>,
     /// Not acked yet.
     waiting: Vec<(DeliveryTag, oneshot::Sender<bool>)>,
     sending: bool,
@@ -40,21 +38,13 @@ struct Plan {
 }
 
 impl Inner {
-    fn settled(&mut self, tag: DeliveryTag) {
-        if tag > self.all_to {
-            self.beyond.insert(tag);
-        }
-        while self.beyond.remove(&(self.all_to + 1)) {
-            self.all_to += 1;
-        }
-    }
-
     /// The acks of a group. The one for several must be of a delivery that was not acked before.
     fn plan(&mut self, group: &[DeliveryTag]) -> Plan {
         for tag in group {
-            self.settled(*tag);
+            self.in_hand.remove(tag);
         }
-        let (covered, single): (Vec<_>, Vec<_>) = group.iter().copied().partition(|tag| *tag <= self.all_to);
+        let first = self.in_hand.first().copied().unwrap_or(DeliveryTag::MAX);
+        let (covered, single): (Vec<_>, Vec<_>) = group.iter().copied().partition(|tag| *tag < first);
         Plan { up_to: covered.into_iter().max(), single }
     }
 }
@@ -63,6 +53,11 @@ impl Acks {
     /// For a channel of this generation.
     pub(crate) fn of(link: &Arc<Link>, channel: &Channel) -> Self {
         Self { link: link.clone(), channel: channel.clone(), inner: Arc::default() }
+    }
+
+    /// A delivery is taken in hand; in the order in which they come, and before the next one is.
+    pub(crate) fn taken(&self, tag: DeliveryTag) {
+        lock(&self.inner).in_hand.insert(tag);
     }
 
     /// Acks a delivery. False when the generation is lost: it *will* come again.
@@ -81,7 +76,7 @@ impl Acks {
 
     /// The delivery was settled in another way.
     pub(crate) fn settled(&self, tag: DeliveryTag) {
-        lock(&self.inner).settled(tag);
+        lock(&self.inner).in_hand.remove(&tag);
     }
 
     async fn send(self) {
@@ -126,16 +121,15 @@ mod tests {
 
     #[test]
     fn one_ack_never_covers_what_is_not_settled() {
-        let mut inner = Inner::default();
+        let mut inner = Inner { in_hand: (1..=11).collect(), ..Inner::default() };
         let plan = |up_to, single: &[u64]| Plan { up_to, single: single.to_vec() };
         assert_eq!(inner.plan(&[2, 4]), plan(None, &[2, 4]), "1 is at work");
         assert_eq!(inner.plan(&[5, 1]), plan(Some(1), &[5]), "1 alone is new; 2 was acked; 3 is at work");
-        inner.settled(3);
+        inner.in_hand.remove(&3);
         assert_eq!(inner.plan(&[7, 6]), plan(Some(7), &[]), "3 was moved elsewhere, 4 and 5 were acked");
         assert_eq!(inner.plan(&[9]), plan(None, &[9]));
         assert_eq!(inner.plan(&[8]), plan(Some(8), &[]));
         assert_eq!(inner.plan(&[11, 10]), plan(Some(11), &[]));
-        inner.settled(10);
-        assert_eq!((inner.all_to, inner.beyond.len()), (11, 0), "nothing is kept of what is behind");
+        assert!(inner.in_hand.is_empty(), "nothing is kept of what is behind");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     acks::Acks,
     delivery::decode,
     link::Link,
-    settle::{Origin, settled},
+    settle::{Origin, count_delivery},
 };
 
 /// Deliveries of one copy after which it is published anew: lost connections must not use up the broker's limit of
@@ -173,6 +173,7 @@ where
                 },
             };
             let Some(raw) = raw else { break };
+            subscription.acks.taken(raw.delivery_tag);
             let room = async {
                 broker.unblocked().await;
                 while running.len() >= usize::from(most) {
@@ -236,13 +237,13 @@ impl<H> Consuming<H> {
         let fault = match &result {
             Ok(()) => {
                 let acked = acks.ack(raw.delivery_tag).await;
-                settled(origin.queue, if acked { "ack" } else { "requeue" });
+                count_delivery(origin.queue, if acked { "ack" } else { "requeue" });
                 return acked;
             }
             Err(fault) => fault,
         };
         if link.is_lost() {
-            settled(origin.queue, "requeue");
+            count_delivery(origin.queue, "requeue");
             return false;
         }
         // Decoded again instead of copied before: faults are rare and messages are not.

@@ -17,7 +17,7 @@ use crate::{
     Broker, ByHand, GroupHandler, Letter,
     group::{self, Intake},
     link::Link,
-    settle::{Origin, settled},
+    settle::{Origin, count_delivery},
 };
 
 /// The scan ended early; running it again finishes it.
@@ -165,7 +165,7 @@ impl Intake for Letters {
     async fn refuse(&self, broker: &Broker, link: &Arc<Link>, raw: &Raw, cause: &Cause) -> bool {
         let letter = Letter::read(raw).id;
         tracing::error!(%letter, %cause, "a dead letter cannot be indexed; it stays on warren.dead");
-        settled(routes::DEAD_INDEX_QUEUE, "dead");
+        count_delivery(routes::DEAD_INDEX_QUEUE, "dead");
         broker.ack(link, raw, false).await
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     consume::{Subscription, caught, subscribe},
     delivery::decode,
     link::Link,
-    settle::{Origin, settled},
+    settle::{Origin, count_delivery},
 };
 
 /// So many messages in one group are a crowd: the next ones are on their way.
@@ -240,7 +240,7 @@ where
     async fn acked(&self, link: &Link, raw: &Raw, multiple: bool, messages: usize) -> bool {
         let acked = self.broker.ack(link, raw, multiple).await;
         for _ in 0..messages {
-            settled(self.intake.queue(), if acked { "ack" } else { "requeue" });
+            count_delivery(self.intake.queue(), if acked { "ack" } else { "requeue" });
         }
         acked
     }

@@ -9,7 +9,11 @@ use lapin::{Channel, Connection, ConnectionProperties, types::LongString};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BrokerSettings, post::Post, topology};
+use crate::{
+    BrokerSettings,
+    post::{CARRIERS, Post},
+    topology,
+};
 
 /// A handshake that takes longer is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) hints: Channel,
     /// Channels in confirm mode without a publish in flight.
     pub(crate) idle: Mutex<Vec<Channel>>,
+    /// Channels that may be on their way to being opened.
+    pub(crate) openings: Arc<Semaphore>,
     pub(crate) post: Mutex<Post>,
     pub(crate) permits: Arc<Semaphore>,
     lost: CancellationToken,
@@ -55,6 +61,7 @@ impl Link {
             consuming,
             hints,
             idle: Mutex::default(),
+            openings: Arc::new(Semaphore::new(CARRIERS)),
             post: Mutex::default(),
             permits: Arc::new(Semaphore::new(settings.publishes_in_flight)),
             lost: CancellationToken::new(),

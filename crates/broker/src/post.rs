@@ -13,7 +13,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation,
+    BasicProperties, Channel, Confirmation, ErrorKind,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
 };
@@ -31,7 +31,7 @@ use crate::{
 const BATCH: usize = 64;
 /// Batches under way at once. With more of them each is smaller and costs as much; with fewer, messages wait longer for
 /// the confirms of others.
-const CARRIERS: usize = 4;
+pub(crate) const CARRIERS: usize = 4;
 /// A batch that takes longer no longer keeps others waiting.
 const HURRY: Duration = Duration::from_secs(1);
 
@@ -62,13 +62,22 @@ pub(crate) enum Receipt {
     /// The broker has it.
     Stored,
     /// The queue is full.
-    Refused,
+    Full,
     /// No queue is bound.
     Returned,
     /// No confirm in time.
     Unknown,
     /// The channel broke, perhaps because of another message that went out with it.
     Failed(lapin::Error),
+}
+
+impl Receipt {
+    /// Only the channel broke, and on one of its own a message that is not at fault goes out.
+    pub(crate) fn blames_the_channel(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        // The second is what lapin says of a channel that another message has ended.
+        error.is_amqp_soft_error() || matches!(error.kind(), ErrorKind::InvalidChannelState(..))
+    }
 }
 
 /// Messages that wait to go out, and how many batches are under way.
@@ -116,30 +125,50 @@ impl Link {
         Some(batch)
     }
 
-    /// A channel in confirm mode that carries nothing.
-    async fn confirmed_channel(&self) -> lapin::Result<Channel> {
-        let idle = lock(&self.idle).pop();
-        if let Some(channel) = idle {
-            return Ok(channel);
+    /// A channel in confirm mode that carries nothing. `None` when this generation is lost.
+    async fn confirmed_channel(self: &Arc<Self>) -> Option<lapin::Result<Channel>> {
+        let idle = || lock(&self.idle).pop();
+        if let Some(channel) = idle() {
+            return Some(Ok(channel));
         }
-        let channel = self.publishing.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
+        let opening = self.openings.clone().acquire_owned().await.expect("never closed");
+        if let Some(channel) = idle() {
+            return Some(Ok(channel));
+        }
+        let (sender, opened) = oneshot::channel();
+        let link = self.clone();
+        // While the broker is blocked it opens none, and a channel that is given up keeps its number, of which a connection
+        // has some two thousand. So it is opened even if nobody waits any more, and is for the next batch then.
+        tokio::spawn(async move {
+            let _opening = opening;
+            if let Some(channel) = link.unless_lost(open(&link)).await
+                && let Err(Ok(unclaimed)) = sender.send(channel)
+            {
+                lock(&link.idle).push(unclaimed);
+            }
+        });
+        opened.await.ok()
     }
+}
+
+async fn open(link: &Link) -> lapin::Result<Channel> {
+    let channel = link.publishing.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
 }
 
 /// Publishes a batch and tells who waits for it.
 async fn carry(link: &Arc<Link>, batch: Vec<Posting>, patience: Duration) {
     let channel = match timeout(patience, link.confirmed_channel()).await {
-        Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => {
+        Ok(Some(Ok(channel))) => channel,
+        Ok(Some(Err(error))) => {
             for posting in batch {
                 let _ = posting.receipt.send(Receipt::Failed(error.clone()));
             }
             return;
         }
         // Nothing was sent.
-        Err(_) => return,
+        Ok(None) | Err(_) => return,
     };
     let mut waiting = Vec::with_capacity(batch.len());
     let under_way = batch.into_iter().enumerate().map(|(index, posting)| {
@@ -152,13 +181,10 @@ async fn carry(link: &Arc<Link>, batch: Vec<Posting>, patience: Duration) {
         }
     });
     let under_way = under_way.collect();
-    let mut batch = Batch { under_way, waiting, came_back: HashSet::new(), whole: true };
+    let mut batch = Batch { channel, under_way, waiting, came_back: HashSet::new(), whole: true };
     batch.settle(patience.min(HURRY)).await;
     if batch.under_way.is_empty() {
-        if batch.whole {
-            lock(&link.idle).push(channel);
-        }
-        return;
+        return batch.free_channel(link);
     }
     // The next batch does not wait for one that the broker is slow to confirm.
     let link = link.clone();
@@ -166,8 +192,13 @@ async fn carry(link: &Arc<Link>, batch: Vec<Posting>, patience: Duration) {
         let slow = async {
             batch.settle(patience.saturating_sub(HURRY)).await;
             batch.give_up();
-            // What may be in flight stays bounded.
-            while batch.under_way.next().await.is_some() {}
+            // The broker reads nothing now, and what would come on top stays in the memory of this process.
+            while link.publishing.status().blocked() && !batch.under_way.is_empty() {
+                batch.settle(HURRY).await;
+            }
+            // What is still under way loses its channel and its permits: it is one queue that confirms nothing, and
+            // messages to others must not wait for it.
+            batch.free_channel(&link);
         };
         link.unless_lost(slow).await;
     });
@@ -186,6 +217,7 @@ async fn publish(
 
 /// Messages that went out on one channel.
 struct Batch<F> {
+    channel: Channel,
     /// Polled by one task, so that the numbers that lapin gives them are those that the broker counts.
     under_way: FuturesUnordered<F>,
     waiting: Vec<Option<Waiting>>,
@@ -217,12 +249,19 @@ impl<F: Future<Output = (usize, lapin::Result<Confirmation>)>> Batch<F> {
                 let receipt = match confirmed {
                     Ok(_) if self.came_back.contains(&waiting.parcel.message_id) => Receipt::Returned,
                     Ok(Confirmation::Ack(_)) => Receipt::Stored,
-                    Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Receipt::Refused,
+                    Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Receipt::Full,
                     Err(error) => Receipt::Failed(error),
                 };
                 // Whoever waited may have gone.
                 let _ = waiting.receipt.send(receipt);
             }
+        }
+    }
+
+    /// The end: if all is settled, the channel can carry another batch.
+    fn free_channel(self, link: &Link) {
+        if self.whole && self.under_way.is_empty() {
+            lock(&link.idle).push(self.channel);
         }
     }
 

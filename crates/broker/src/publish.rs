@@ -34,7 +34,10 @@ pub enum PublishError {
         /// Routing key.
         key: String,
     },
-    /// The queue is full, or the broker refuses the message itself.
+    /// It has room later.
+    #[error("the queue is full")]
+    Full,
+    /// The broker refuses the message itself, and always will: it is too large, say.
     #[error("the broker refused the message: {0}")]
     Rejected(String),
     /// No confirm within the time. Publish again with the same message id; consumers know duplicates.
@@ -54,7 +57,7 @@ impl PublishError {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Unroutable { .. } => "returned",
-            Self::Rejected(_) => "nack",
+            Self::Full | Self::Rejected(_) => "nack",
             Self::Unknown(_) | Self::Disconnected => "lost",
         }
     }
@@ -166,10 +169,10 @@ impl Broker {
             match self.hand_over(link, exchange, key, &parcel, alone).await? {
                 Receipt::Stored => return Ok(()),
                 Receipt::Returned => return Err(self.unroutable(link, exchange, key)),
-                Receipt::Refused => return Err(PublishError::Rejected("the queue is full".to_owned())),
+                Receipt::Full => return Err(PublishError::Full),
                 Receipt::Unknown => return Err(PublishError::Unknown(self.settings().confirm_timeout())),
                 // The broker closes a channel because of one message. Which one it was shows when each has its own.
-                Receipt::Failed(error) if error.is_amqp_soft_error() && !alone => alone = true,
+                receipt if receipt.blames_the_channel() && !alone => alone = true,
                 Receipt::Failed(error) => return Err(self.failed(link, exchange, key, &error)),
             }
         }

@@ -43,6 +43,17 @@ impl Broker {
         }
     }
 
+    /// Has the broker bury the message itself, without our headers.
+    async fn reject(&self, link: &Link, raw: &Raw) -> bool {
+        match link.unless_lost(raw.reject(BasicRejectOptions { requeue: false })).await {
+            Some(Ok(true)) => true,
+            Some(Ok(false) | Err(_)) | None => {
+                link.lose("a reject found its channel gone");
+                false
+            }
+        }
+    }
+
     /// Makes a dead letter of the message: its body unchanged, the cause in the headers. False when the generation was
     /// lost; the message then comes again.
     pub(crate) async fn bury(&self, link: &Arc<Link>, raw: &Raw, origin: Origin, spent: u32, cause: &Cause) -> bool {
@@ -61,17 +72,10 @@ impl Broker {
                 warren_drills::passing("broker.letter-published");
                 self.ack(link, raw, false).await
             }
-            // The broker can still bury it, without our headers.
-            Replaced::Refused => match link.unless_lost(raw.reject(BasicRejectOptions { requeue: false })).await {
-                Some(Ok(true)) => true,
-                Some(Ok(false) | Err(_)) | None => {
-                    link.lose("a reject found its channel gone");
-                    false
-                }
-            },
+            Replaced::Full | Replaced::Refused => self.reject(link, raw).await,
             Replaced::Lost => false,
         };
-        settled(origin.queue, if buried { "dead" } else { "requeue" });
+        count_delivery(origin.queue, if buried { "dead" } else { "requeue" });
         buried
     }
 
@@ -92,7 +96,7 @@ impl Broker {
         parcel.headers.insert(names::WAITS.to_owned(), waits.to_string());
         metrics::RETRIES.one(&[("kind", origin.key), ("code", cause.code.as_str())]);
         let moved = self.move_to(link, raw, &routes::retry_rung(delay.seconds), origin.key, parcel).await;
-        settled(origin.queue, if moved { "delay" } else { "requeue" });
+        count_delivery(origin.queue, if moved { "delay" } else { "requeue" });
         moved
     }
 
@@ -114,14 +118,14 @@ impl Broker {
         let command = Command { actor: BY_HAND.to_owned(), command: Some(command::Command::Replay(replay)) };
         let parcel = Parcel::from(&Envelope::new(self.new_id(), &command));
         let asked = self.move_to(link, raw, routes::COMMANDS.exchange, routes::COMMANDS.key, parcel).await;
-        settled(origin.queue, if asked { "replay" } else { "requeue" });
+        count_delivery(origin.queue, if asked { "replay" } else { "requeue" });
         asked
     }
 
     /// Publishes the message to its own queue anew, which clears the broker's count of deliveries.
     pub(crate) async fn renew(&self, link: &Arc<Link>, raw: &Raw, origin: Origin) -> bool {
         let renewed = self.move_to(link, raw, origin.exchange, origin.key, parcel(raw)).await;
-        settled(origin.queue, if renewed { "renewed" } else { "requeue" });
+        count_delivery(origin.queue, if renewed { "renewed" } else { "requeue" });
         renewed
     }
 
@@ -134,8 +138,10 @@ impl Broker {
                     return self.ack(link, raw, false).await;
                 }
                 Replaced::Lost => return false,
+                // What the broker took once, it does not take in this form, and trying it again would keep back all others.
+                Replaced::Refused => return self.reject(link, raw).await,
                 // A full queue empties; until then the message stays with us, unacked.
-                Replaced::Refused => tokio::select! {
+                Replaced::Full => tokio::select! {
                     () = link.lost().cancelled() => return false,
                     () = tokio::time::sleep(delays.next_delay()) => {}
                 },
@@ -150,8 +156,10 @@ impl Broker {
                 Ok(()) => return Replaced::Yes,
                 Err(error) => {
                     tracing::warn!(exchange, key, %error, "a message could not be moved");
-                    if matches!(error, PublishError::Rejected(_)) {
-                        return Replaced::Refused;
+                    match error {
+                        PublishError::Full => return Replaced::Full,
+                        PublishError::Rejected(_) => return Replaced::Refused,
+                        _ => {}
                     }
                 }
             }
@@ -165,11 +173,14 @@ impl Broker {
 
 enum Replaced {
     Yes,
+    /// The queue is full.
+    Full,
+    /// The broker does not take this message.
     Refused,
     Lost,
 }
 
-pub(crate) fn settled(queue: &str, outcome: &str) {
+pub(crate) fn count_delivery(queue: &str, outcome: &str) {
     metrics::DELIVERIES.one(&[("queue", queue), ("outcome", outcome)]);
 }
 

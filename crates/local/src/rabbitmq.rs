@@ -128,6 +128,27 @@ pub fn prepare(dir: &Path, spec: &RabbitSpec) -> Result<Commands, LocalError> {
     Ok(Commands { epmd, server })
 }
 
+/// Asks the broker with the process id `pid`, one of this user's, by its own `rabbitmqctl`. Returns what it printed.
+///
+/// # Errors
+/// When there is no such process, or what `rabbitmqctl` says is wrong.
+pub fn control(pid: u32, arguments: &[&str]) -> Result<String, LocalError> {
+    let environment = format!("/proc/{pid}/environ");
+    let environment = std::fs::read(&environment).map_err(LocalError::io(format!("read {environment}")))?;
+    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+        let text = std::str::from_utf8(variable).ok()?;
+        text.split_once('=')
+    });
+    let mut command = Command::new(files::server_script()?.with_file_name("rabbitmqctl"));
+    command.env_clear().envs(variables).arg("--quiet").args(arguments).stdin(Stdio::null());
+    let output = command.output().map_err(LocalError::io("run rabbitmqctl"))?;
+    if !output.status.success() {
+        let why = format!("rabbitmqctl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        return Err(LocalError::NotReady { part: "rabbitmq", why });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// A running node and its port mapper; dropping it kills both.
 #[derive(Debug)]
 pub struct Node {

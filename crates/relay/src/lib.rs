@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,8 +23,9 @@ use warren_messages::envelope::{Envelope, Message};
 use warren_messages::routes::Route;
 use warren_store::{Destination, NewOutbox, OutboxRow, Store, StoreError};
 
-/// Messages published before their rows are deleted.
-const GROUP: u64 = 256;
+/// Messages published before their rows are deleted: half of what may be in flight, so that a queue that confirms nothing
+/// leaves room for others.
+const GROUP: u64 = 128;
 /// Rows kept in memory, some tens of MiB of the longest messages; when there are more, the table says what is left to do.
 const HANDED: usize = 1_024;
 /// A row this old is no longer on its way out of a live process. Its own process looks for such rows as often: nobody may
@@ -85,41 +87,50 @@ impl Relay {
         self.wake.notify_one();
     }
 
-    /// Publishes until `stopping`, the oldest rows first. A destination that takes no messages is tried again later; it
-    /// keeps back nothing but its own.
+    /// Publishes until `stopping`, the oldest rows first. A destination that takes no messages keeps back the others once,
+    /// for as long as a confirm may take; from then on its oldest message is tried beside them.
     pub async fn run(&self, store: &Store, broker: &Broker, stopping: &CancellationToken) {
+        let stuck = watch::Sender::new(Vec::new());
+        tokio::select! {
+            () = self.publish_all(store, broker, &stuck, stopping) => {}
+            () = self.try_stuck(store, broker, &stuck) => {}
+        }
+    }
+
+    /// Publishes to all destinations but for those that are stuck, and adds to them.
+    async fn publish_all(
+        &self,
+        store: &Store,
+        broker: &Broker,
+        stuck: &watch::Sender<Vec<Destination>>,
+        stopping: &CancellationToken,
+    ) {
         let mut trouble = Reconnect::new();
-        // Destinations that took no messages, and when they are tried again.
-        let (mut stuck, mut again_at) = (Vec::new(), Instant::now());
         // More may be left to do than is in memory; and when that is asked next, however much comes meanwhile.
         let (mut look, mut look_at) = (false, Instant::now() + ORPHANED);
         loop {
-            if !stuck.is_empty() && again_at <= Instant::now() {
-                stuck.clear();
-            }
-            let all_tried = stuck.is_empty();
-            look |= std::mem::take(&mut self.handed().overflowed);
+            let but = stuck.borrow().clone();
+            look |= !but.is_empty() || std::mem::take(&mut self.handed().overflowed);
+            let mut refused = Vec::new();
             let outcome = async {
-                if !look && look_at <= Instant::now() {
+                if look_at <= Instant::now() {
                     look_at = Instant::now() + ORPHANED;
-                    look = self.forgot(store, &stuck).await?;
+                    look = look || self.forgot(store, &but).await?;
                 }
-                let rows = if look { self.look(store, &stuck).await? } else { self.next() };
-                publish(store, broker, &rows, &mut stuck).await.map(|_| rows.len())
+                let rows = if look { self.look(store, &but).await? } else { self.next() };
+                publish(store, broker, &rows, &mut refused).await.map(|_| rows.len())
             };
             let found = outcome.await;
-            look = !stuck.is_empty() || found.as_ref().map_or(true, |rows| look && *rows > 0);
-            if stuck.is_empty() {
-                if found.is_ok() {
-                    trouble.reset();
-                }
-            } else if all_tried {
-                again_at = Instant::now() + trouble.next_delay();
+            look = !refused.is_empty() || found.as_ref().map_or(true, |rows| look && *rows > 0);
+            if !refused.is_empty() {
+                stuck.send_modify(|stuck| stuck.append(&mut refused));
+            }
+            if found.is_ok() {
+                trouble.reset();
             }
             match found {
                 Ok(0) => tokio::select! {
                     () = self.wake.notified() => {}
-                    () = sleep_until(again_at), if !stuck.is_empty() => {}
                     () = sleep_until(look_at), if !look => {}
                     () = stopping.cancelled() => return,
                 },
@@ -132,6 +143,43 @@ impl Relay {
                         () = stopping.cancelled() => return,
                     }
                 }
+            }
+        }
+    }
+
+    /// Tries the oldest message of each destination that is stuck until it is taken; then the others of it follow.
+    async fn try_stuck(&self, store: &Store, broker: &Broker, stuck: &watch::Sender<Vec<Destination>>) {
+        let mut changes = stuck.subscribe();
+        let mut tried = Vec::new();
+        let mut tries = FuturesUnordered::new();
+        loop {
+            for to in changes.borrow_and_update().iter() {
+                if !tried.contains(to) {
+                    tried.push(to.clone());
+                    tries.push(self.until_taken(store, broker, to.clone()));
+                }
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                Some(free) = tries.next() => {
+                    tried.retain(|to| *to != free);
+                    stuck.send_modify(|stuck| stuck.retain(|to| *to != free));
+                    self.handed().overflowed = true;
+                    self.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Returns the destination once it takes a message, or has none to take.
+    async fn until_taken(&self, store: &Store, broker: &Broker, to: Destination) -> Destination {
+        let mut delays = Reconnect::new();
+        loop {
+            sleep(delays.next_delay()).await;
+            let Ok(oldest) = store.read().unsent_to(&self.name, &to, 1).await else { continue };
+            let mut refused = Vec::new();
+            if publish(store, broker, &oldest, &mut refused).await.is_ok() && refused.is_empty() {
+                return to;
             }
         }
     }
@@ -151,9 +199,11 @@ impl Relay {
 
     /// What the table says is left to do.
     async fn look(&self, store: &Store, stuck: &[Destination]) -> Result<Vec<OutboxRow>, String> {
+        // What is in memory is in the table, too, unless somebody has sent it meanwhile.
+        self.handed().rows.clear();
         let rows = store.read().unsent(&self.name, stuck, GROUP).await.map_err(|error| error.to_string())?;
         if !rows.is_empty() {
-            // They are in the table, too. If the table is empty, what is in memory was committed after the look.
+            // There will be another look. If the table is empty, what is in memory was committed after this one.
             self.handed().rows.clear();
         }
         Ok(rows)
@@ -218,7 +268,7 @@ async fn publish(
 
 async fn forget(store: &Store, sent: &[i64]) -> Result<(), StoreError> {
     let tx = store.begin().await?;
-    tx.sent(sent).await?;
+    tx.forget_outbox(sent).await?;
     tx.commit().await
 }
 

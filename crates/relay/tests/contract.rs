@@ -1,20 +1,21 @@
 //! From a real database to a real broker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warren_broker::{Broker, BrokerSettings, GroupHandler, Received};
 use warren_clock::{Clock, UnixMillis};
 use warren_fault::Fault;
+use warren_jobs::TaskKind;
 use warren_local::{
     Scratch,
-    rabbitmq::{self, TestBroker},
+    rabbitmq::{self, Node, RabbitSpec, TestBroker},
 };
 use warren_messages::{
     ids::JobId,
-    routes::COMMANDS,
-    wire::{CancelJob, Command, command},
+    routes::{self, COMMANDS, Route},
+    wire::{CancelJob, Command, Task, command},
 };
 use warren_relay::{Relay, sweep};
 use warren_settings::Secret;
@@ -24,6 +25,8 @@ use warren_store::{NewOutbox, Store, StoreSettings, migrate};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// More than the relay keeps in memory.
 const MANY: u32 = 5_000;
+/// How long a confirm may take.
+const CONFIRM_S: u64 = 8;
 /// Takes one message.
 const FULL: &str = "full";
 
@@ -39,13 +42,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let rabbit = tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ");
+        Self::with(tokio::task::spawn_blocking(rabbitmq::for_tests).await.expect("RabbitMQ")).await
+    }
+
+    async fn with(rabbit: TestBroker) -> Self {
         let folder = Scratch::new("relay").expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("warren.sqlite").display());
         migrate::up(&url).await.expect("migrated");
         let (clock, stopping) = (Clock::manual(UnixMillis(1_700_000_000_000)), CancellationToken::new());
         let store = Store::open(&StoreSettings::at(url), clock.clone()).await.expect("opened");
-        let settings = BrokerSettings { url: Secret::new(rabbit.amqp_url.clone()), ..BrokerSettings::default() };
+        let url = Secret::new(rabbit.amqp_url.clone());
+        let settings = BrokerSettings { url, confirm_timeout_s: CONFIRM_S, ..BrokerSettings::default() };
         let broker = Broker::start(settings, Clock::system(), "relay", stopping.clone());
         assert!(within("the broker gets ready", broker.ready()).await);
         let world = Self { rabbit, broker, store, clock, relay: Relay::new("test"), stopping, _folder: folder };
@@ -133,6 +140,55 @@ async fn a_full_queue_keeps_back_only_its_own_messages() {
     world.full("DELETE", None);
     world.full("PUT", Some("{}"));
     within("they go when there is room", async {
+        while world.unsent().await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    world.stopping.cancel();
+    within("the relay stops", relaying).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_confirms_nothing_keeps_others_waiting_once() {
+    let folder = Scratch::new("relay-mute").expect("a folder");
+    let spec = RabbitSpec::generate().expect("free ports");
+    let mut node = Node::start(folder.path(), &spec).expect("RabbitMQ is installed");
+    node.wait_ready(PATIENCE).expect("it gets ready");
+    let world = World::with(TestBroker::of(&spec, "/")).await;
+    let mute: Route<Task> = routes::tasks(TaskKind::Prepare);
+    // The process that leads the queue; "%2F" is the vhost.
+    let leader = |what: &str| {
+        let call = format!("sys:{what}(whereis('%2F_{}')).", mute.queue);
+        rabbitmq::control(node.pid(), &["eval", &call]).expect("the broker does it");
+    };
+    leader("suspend");
+    let to_mute = |number| {
+        let (exchange, routing_key) = (mute.exchange.to_owned(), mute.key.to_owned());
+        NewOutbox { exchange, routing_key, ..world.row(number) }
+    };
+    world.write(&(0..600).map(to_mute).collect::<Vec<_>>()).await;
+    world.write(&[world.row(1)]).await;
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    let (broker, stopping) = (world.broker.clone(), world.stopping.clone());
+    tokio::spawn(async move { broker.consume_group(COMMANDS, 8, Numbers(sender), stopping).await });
+    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
+    let stopping = world.stopping.clone();
+    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    assert_eq!(within("what is behind them arrives", commands.recv()).await, Some(1));
+
+    let begun = Instant::now();
+    let until = Duration::from_secs(2 * CONFIRM_S);
+    let mut slowest = Duration::ZERO;
+    while begun.elapsed() < until {
+        let written = Instant::now();
+        world.write(&[world.row(2)]).await;
+        assert_eq!(within("what comes later arrives", commands.recv()).await, Some(2));
+        slowest = slowest.max(written.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(CONFIRM_S / 2), "{slowest:?}");
+    leader("resume");
+    within("they go when it confirms", async {
         while world.unsent().await > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -121,7 +121,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn sent(&self, ids: &[i64]) -> Result<(), StoreError> {
+    pub async fn forget_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
         let these = sql::is_one_of_these(self.backend, "id", 1, sql::Column::Int("id"));
         let text = format!("DELETE FROM outbox WHERE {these}");
         self.execute(text, [sql::list(ids.iter().map(|id| serde_json::json!({ "id": id })))]).await?;
@@ -136,6 +136,15 @@ impl Reads<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn unsent(&self, relay: &str, but: &[Destination], limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
         self.unsent_where("relay = $1", vec![relay.into()], but, limit).await
+    }
+
+    /// Messages of `relay` to one destination that are not published, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unsent_to(&self, relay: &str, to: &Destination, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
+        let values = [relay, &to.exchange, &to.routing_key].map(Value::from).to_vec();
+        self.unsent_where("relay = $1 AND exchange = $2 AND routing_key = $3", values, &[], limit).await
     }
 
     /// Messages of any relay that were written longer than `age` ago and are not published, oldest first, without those

@@ -73,6 +73,11 @@ impl<M> Place<M> {
         let unused = |model: &Option<Arc<M>>| model.as_ref().is_some_and(|model| Arc::strong_count(model) == 1);
         Arc::strong_count(self) == 1 && self.model.try_lock().is_ok_and(|model| unused(&model))
     }
+
+    /// Its load failed, and nobody tries it now.
+    fn is_empty(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.model.try_lock().is_ok_and(|model| model.is_none())
+    }
 }
 
 /// Somebody else has what `model` needs; `own` bytes are reckoned for the models loaded here.
@@ -275,6 +280,7 @@ impl<M: Loadable> Shelf<M> {
     /// Unloads what was used longest ago and is in nobody's hands, until no more than `most` models are left.
     fn make_room_for(&self, wanted: &str, most: usize) {
         let mut places = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|name, place| name == wanted || !place.is_empty());
         while places.len() > most {
             let oldest = places
                 .iter()
@@ -345,6 +351,9 @@ mod tests {
         }
 
         fn load(model: &Model, _files: &ModelDir, _device: Device) -> Result<Self, InferenceError> {
+            if model.name == "medium" {
+                return Err(InferenceError::Internal("it never loads".to_owned()));
+            }
             Ok(Self(model.name.clone()))
         }
     }
@@ -355,10 +364,14 @@ mod tests {
     }
 
     fn open(shelf: &Shelf<Fake>, name: &str) -> Arc<Fake> {
+        try_open(shelf, name).expect("loaded")
+    }
+
+    fn try_open(shelf: &Shelf<Fake>, name: &str) -> Result<Arc<Fake>, InferenceError> {
         let model = shelf.model(name).expect("in the catalogue");
         let nowhere = PathBuf::new;
         let files = ModelDir { name: name.to_owned(), weights: nowhere(), config: nowhere(), tokenizer: nowhere() };
-        shelf.open(&model, Some(&files)).expect("loaded")
+        shelf.open(&model, Some(&files))
     }
 
     fn names(shelf: &Shelf<Fake>) -> Vec<String> {
@@ -429,6 +442,15 @@ mod tests {
         drop(open(&shelf, "base"));
         assert!(!shelf.is_loaded("tiny.en"));
         assert!(matches!(shelf.open(&model, None), Err(InferenceError::ModelMissing { .. })));
+    }
+
+    #[test]
+    fn a_model_that_does_not_load_takes_no_place() {
+        let shelf = shelf(2);
+        drop(open(&shelf, "tiny.en"));
+        assert!(try_open(&shelf, "medium").is_err());
+        drop(open(&shelf, "base"));
+        assert_eq!(names(&shelf), ["base", "tiny.en"]);
     }
 
     #[test]

@@ -192,6 +192,10 @@ async fn first_tasks(parts: &Parts, job: &Job) -> Result<Plan, Fault> {
     } else {
         spec.texts.into_iter().map(Line::inline).collect()
     };
+    if lines.is_empty() {
+        // Ingest refuses such a job; one that came about in another way would have no task to end it.
+        return Err(Fault::permanent(Code::InputInvalid, "texts: there are none"));
+    }
     let tasks = planner::embed(parts, &parts.settings.release, job, &job.model, &lines);
     Ok(Plan { kind: TaskKind::Embed, tasks, is_final: true })
 }

@@ -21,12 +21,12 @@ pub(crate) async fn after_tasks(parts: &Parts, tx: &Tx, jobs: &[Uuid]) -> Result
     let mut changes = Changes { touched: jobs.to_vec(), ..Changes::default() };
     // One question for all: most of the time, none of them has come to a turn.
     for job in tx.read().at_a_turn(jobs).await? {
-        changes.merge(at_a_turn(parts, tx, job).await?);
+        changes.merge(take_turn(parts, tx, job).await?);
     }
     Ok(changes)
 }
 
-async fn at_a_turn(parts: &Parts, tx: &Tx, job_id: Uuid) -> Result<Changes, StoreError> {
+async fn take_turn(parts: &Parts, tx: &Tx, job_id: Uuid) -> Result<Changes, StoreError> {
     let mut changes = Changes::default();
     let Some(mut job) = tx.read().job(job_id).await? else { return Ok(changes) };
     // Until its language is known, the tasks of a recording go out one by one: the others follow what the first finds.

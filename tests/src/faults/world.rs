@@ -6,7 +6,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     ops::Deref,
     path::PathBuf,
-    process::Command,
     sync::OnceLock,
     time::Duration,
 };
@@ -14,11 +13,10 @@ use std::{
 use nix::sys::signal::Signal;
 use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
-use warren_local::rabbitmq::server_script;
+use warren_local::rabbitmq;
 
 use super::{grounds::Grounds, points::Points, proxy::Proxy};
 use crate::{
-    command::run,
     nightly,
     stack::{Service, Wishes},
     wait::until,
@@ -127,16 +125,9 @@ impl World {
     /// # Panics
     /// When the broker refuses.
     pub fn set_broker_memory(&self, arguments: &[&str]) {
-        let broker = self.stack.service("rabbitmq");
-        let environment = fs::read(format!("/proc/{}/environ", broker.pid.expect("it runs"))).expect("our own process");
-        let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
-            let text = std::str::from_utf8(variable).ok()?;
-            text.split_once('=')
-        });
-        let server = server_script().expect("the broker runs");
-        let mut command = Command::new(server.with_file_name("rabbitmqctl"));
-        command.env_clear().envs(variables).arg("set_vm_memory_high_watermark").args(arguments);
-        run(command, Duration::from_secs(60)).ok();
+        let broker = self.stack.service("rabbitmq").pid.expect("it runs");
+        let arguments: Vec<_> = ["set_vm_memory_high_watermark"].iter().chain(arguments).copied().collect();
+        rabbitmq::control(broker, &arguments).expect("the broker takes it");
     }
 
     /// The coordinator that leads, and the one that stands by.

@@ -3,23 +3,28 @@
 use std::{
     collections::BTreeSet,
     path::Path,
-    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use lapin::BasicProperties;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use warren_broker::{Broker, BrokerSettings, Health, PublishError};
+use warren_broker::{Broker, BrokerSettings, Health, Outgoing, PublishError};
 use warren_clock::Clock;
+use warren_jobs::TaskKind;
 use warren_local::{
     Scratch,
-    rabbitmq::{Node, RabbitSpec},
+    rabbitmq::{self, Node, RabbitSpec},
 };
-use warren_messages::{envelope::Envelope, routes};
+use warren_messages::{
+    envelope::Envelope,
+    routes::{self, Route},
+    wire::{self, Task},
+};
 use warren_settings::Secret;
 
-use crate::support::{PREPARE, Raw, Work, health, id, next, number, task, within};
+use crate::support::{Collect, PREPARE, Raw, Work, health, id, next, number, task, within};
 
 fn start(folder: &Path, spec: &RabbitSpec) -> Node {
     let mut node = Node::start(folder, spec).expect("RabbitMQ is installed");
@@ -96,7 +101,10 @@ async fn a_killed_broker_loses_nothing_that_was_confirmed() {
 async fn a_broker_short_of_memory_still_takes_acks() {
     let folder = Scratch::new("broker-alarm").expect("a folder");
     let spec = RabbitSpec::generate().expect("free ports");
-    let _node = start(folder.path(), &spec);
+    let node = start(folder.path(), &spec);
+    // Whoever waits in vain for a channel while the broker opens none must not use one up each time.
+    rabbitmq::control(node.pid(), &["eval", "application:set_env(rabbit, channel_max, 7)."])
+        .expect("the broker takes it");
     let (broker, stopping) = connect(&spec, 2);
     assert!(within("it gets ready", broker.ready()).await);
 
@@ -120,33 +128,101 @@ async fn a_broker_short_of_memory_still_takes_acks() {
     assert_eq!(send(1).await, Ok(()));
     assert_eq!(next("it starts", &mut started).await, 1);
 
-    set_memory_limit(folder.path(), &spec, "0.00001");
+    let memory_limit = |share: &str| {
+        rabbitmq::control(node.pid(), &["set_vm_memory_high_watermark", share]).expect("the broker takes it");
+    };
+    memory_limit("0.00001");
     assert_eq!(send(2).await, Err(PublishError::Unknown(Duration::from_secs(2))));
     health("it says so", &broker, |health| matches!(health, Health::Blocked { .. })).await;
     // A blocked connection sends no heartbeats; it must not be taken for dead.
     let mut changes = broker.health();
     changes.mark_unchanged();
-    assert!(tokio::time::timeout(Duration::from_secs(7), changes.changed()).await.is_err(), "{:?}", changes.borrow());
+    let insisting = async {
+        for round in 1..=8 {
+            let messages: Vec<_> = (0..8).map(|number| outgoing(100 * round + number, PREPARE)).collect();
+            let results = broker.publish_many(&messages).await;
+            assert!(results.iter().all(Result::is_err), "{results:?}");
+        }
+    };
+    within("nothing goes out", insisting).await;
+    assert!(!changes.has_changed().expect("the broker is there"), "{:?}", changes.borrow());
     gate.add_permits(1);
     term.cancel();
     within("the consumer ends", consumer).await.expect("no panic");
     assert_eq!(Raw::connect(&spec.amqp_url()).await.ready(PREPARE.queue).await, 0, "the first was acked");
 
-    set_memory_limit(folder.path(), &spec, "0.9");
+    memory_limit("0.9");
     health("it recovers", &broker, |health| *health == Health::Ready).await;
     assert_eq!(send(3).await, Ok(()));
     stopping.cancel();
     within("the broker closes", broker.closed()).await;
 }
 
-fn set_memory_limit(folder: &Path, spec: &RabbitSpec, share: &str) {
-    let set = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
-        .args(["-q", "-n", "warren@localhost", "set_vm_memory_high_watermark", share])
-        .env("HOME", folder.join("home"))
-        .env("LANG", "C.UTF-8")
-        .env("RABBITMQ_CONF_ENV_FILE", folder.join("env.conf"))
-        .env("ERL_EPMD_PORT", spec.epmd_port.to_string())
-        .output()
-        .expect("rabbitmqctl runs");
-    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+#[tokio::test]
+async fn a_queue_that_confirms_nothing_keeps_no_other_waiting() {
+    let folder = Scratch::new("broker-mute").expect("a folder");
+    let spec = RabbitSpec::generate().expect("free ports");
+    let node = start(folder.path(), &spec);
+    let (broker, stopping) = connect(&spec, 2);
+    assert!(within("it gets ready", broker.ready()).await);
+
+    // The process that leads the queue; "%2F" is the vhost.
+    let leader = |what: &str| {
+        let call = format!("sys:{what}(whereis('%2F_{}')).", PREPARE.queue);
+        rabbitmq::control(node.pid(), &["eval", &call]).expect("the broker does it");
+    };
+    leader("suspend");
+    // More than may be in flight.
+    let messages: Vec<_> = (0..300).map(|number| outgoing(number, PREPARE)).collect();
+    let results = within("all get an answer", broker.publish_many(&messages)).await;
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    for number in 300..310 {
+        let to_others = outgoing(number, routes::tasks(TaskKind::Embed));
+        assert_eq!(within("others go out", broker.publish_many(&[to_others])).await, [Ok(())]);
+    }
+    leader("resume");
+    let sent = async { while broker.publish_many(&[outgoing(1, PREPARE)]).await != [Ok(())] {} };
+    within("it confirms again", sent).await;
+    stopping.cancel();
+    within("the broker closes", broker.closed()).await;
+}
+
+fn outgoing(number: u32, route: Route<Task>) -> Outgoing {
+    let envelope = Envelope::new(id(number), &task(number));
+    Outgoing { exchange: route.exchange.to_owned(), key: route.key.to_owned(), envelope }
+}
+
+#[tokio::test]
+async fn a_message_too_large_to_be_moved_is_left_to_the_broker_and_the_next_one_is_handled() {
+    let folder = Scratch::new("broker-large").expect("a folder");
+    let spec = RabbitSpec::generate().expect("free ports");
+    let node = start(folder.path(), &spec);
+    let most = "persistent_term:put(max_message_size, 60000), application:set_env(rabbit, max_message_size, 60000).";
+    rabbitmq::control(node.pid(), &["eval", most]).expect("the broker takes it");
+    let (broker, stopping) = connect(&spec, 15);
+    assert!(within("it gets ready", broker.ready()).await);
+
+    let report = |worker: &str| wire::TaskReport {
+        task: task(1).id,
+        job: task(1).job,
+        dispatch: 1,
+        worker: worker.to_owned(),
+        report: Some(wire::task_report::Report::PreparedAll(wire::PreparedAll::default())),
+        ..Default::default()
+    };
+    // Without Warren's headers it belongs to the leader, in whose command it takes a third more.
+    let large = serde_json::to_vec(&report(&"x".repeat(50_000))).expect("JSON");
+    let raw = Raw::connect(&spec.amqp_url()).await;
+    raw.publish(routes::REPORTS.queue, &large, BasicProperties::default()).await;
+    raw.until_ready(routes::REPORTS.queue, 1).await;
+    assert_eq!(broker.send(routes::REPORTS, &Envelope::new(id(2), &report("next"))).await, Ok(()));
+
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let (consuming, term) = (broker.clone(), stopping.clone());
+    tokio::spawn(async move { consuming.consume_group(routes::REPORTS, 8, Collect(sender), term).await });
+    assert_eq!(next("the next report", &mut reports).await.message.worker, "next");
+    raw.until_ready(routes::DEAD_QUEUE, 1).await;
+    assert_eq!(raw.get(routes::DEAD_QUEUE).await.expect("the letter").data, large);
+    stopping.cancel();
+    within("the broker closes", broker.closed()).await;
 }

@@ -80,6 +80,8 @@ async fn a_message_that_ends_its_channel_takes_no_other_with_it() {
         key: PREPARE.key.to_owned(),
         envelope: Envelope::new(id(number), &task(number)),
     };
+    let mut changes = lab.broker.health();
+    changes.mark_unchanged();
     let messages: Vec<_> = (0..100).map(message).collect();
     let results = within("all are settled", lab.broker.publish_many(&messages)).await;
     for (number, result) in results.iter().enumerate() {
@@ -90,6 +92,7 @@ async fn a_message_that_ends_its_channel_takes_no_other_with_it() {
         }
     }
     assert!(lab.raw().await.ready(PREPARE.queue).await >= 99, "some may be there twice");
+    assert!(!changes.has_changed().expect("the broker is there"), "{:?}", changes.borrow());
 }
 
 #[tokio::test]
@@ -111,7 +114,7 @@ async fn a_full_queue_refuses_and_what_was_confirmed_is_there() {
     for number in 0..12 {
         match lab.broker.publish(routes::TASK_EXCHANGE, "small", &Envelope::new(id(number), &task(number))).await {
             Ok(()) => confirmed += 1,
-            Err(PublishError::Rejected(_)) => refused += 1,
+            Err(PublishError::Full) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }

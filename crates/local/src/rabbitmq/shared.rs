@@ -35,13 +35,25 @@ pub struct TestBroker {
     pub user: String,
     /// Its password.
     pub password: String,
-    /// The vhost's name; needs no escaping in URLs.
+    /// The vhost's name as URLs have it.
     pub vhost: String,
     /// The node.
     pub spec: RabbitSpec,
 }
 
 impl TestBroker {
+    /// A vhost of a node.
+    pub fn of(spec: &RabbitSpec, vhost: &str) -> Self {
+        Self {
+            amqp_url: spec.amqp_url_of(vhost),
+            management_url: spec.management_url(),
+            user: spec.user.clone(),
+            password: spec.password.clone(),
+            vhost: vhost.replace('/', "%2F"),
+            spec: spec.clone(),
+        }
+    }
+
     /// Asks the management API about this vhost's part `path`, e.g. `("GET", "queues", "", None)` for
     /// `/api/queues/VHOST`; `rest` follows the vhost, e.g. `/NAME/get`.
     ///
@@ -95,14 +107,7 @@ fn fresh_vhost() -> Result<TestBroker, LocalError> {
             return Err(LocalError::NotReady { part: "rabbitmq", why });
         }
     }
-    Ok(TestBroker {
-        amqp_url: spec.amqp_url_of(&vhost),
-        management_url: spec.management_url(),
-        user: spec.user.clone(),
-        password: spec.password.clone(),
-        vhost,
-        spec,
-    })
+    Ok(TestBroker::of(&spec, &vhost))
 }
 
 fn shared_node() -> Result<RabbitSpec, LocalError> {

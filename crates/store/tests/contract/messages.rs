@@ -41,7 +41,7 @@ pub(crate) async fn the_outbox_survives_and_is_relayed(world: World) {
     assert_eq!(store.read().unsent_of_others("c1", age, &[], 9).await.unwrap().len(), 1);
 
     let ids: Vec<_> = unsent.iter().map(|row| row.id).collect();
-    store.write(async |tx| tx.sent(&ids).await).await.unwrap();
+    store.write(async |tx| tx.forget_outbox(&ids).await).await.unwrap();
     assert_eq!(store.read().unsent("c1", &[], 9).await.unwrap().len(), 1);
     assert_eq!(store.read().oldest_unsent().await.unwrap(), Some(unsent[0].created));
     assert_eq!(store.read().unsent_count().await.unwrap(), 2);
