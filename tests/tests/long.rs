@@ -92,7 +92,7 @@ fn long_recordings_leave_room_for_others() {
         let [hour, soon, ten] = [hour, of(&soon, name), of(&ten, name)].map(|bytes| bytes / 1_000_000);
         println!("{name}: {hour} MB in an hour; of ten hours, {soon} MB in six minutes and {ten} MB in an hour");
     }
-    // Two stacks alike differ by a third: which threads work at once is chance, and each keeps what it freed.
+    // Two stacks alike differ by a quarter: which threads work at once is chance, and each keeps what it freed.
     for (name, bytes) in ten.services() {
         assert!(bytes < allowed, "{name} had {bytes} bytes in memory, more than {allowed}");
         let most = of(&soon, name) as f64 * (1.0 + SAME);
