@@ -140,7 +140,7 @@ pub fn control(pid: u32, arguments: &[&str]) -> Result<String, LocalError> {
         text.split_once('=')
     });
     let mut command = Command::new(files::server_script()?.with_file_name("rabbitmqctl"));
-    command.env_clear().envs(variables).arg("--quiet").args(arguments).stdin(Stdio::null());
+    command.env_clear().envs(variables).args(["--quiet", "--timeout", "60"]).args(arguments).stdin(Stdio::null());
     let output = command.output().map_err(LocalError::io("run rabbitmqctl"))?;
     if !output.status.success() {
         let why = format!("rabbitmqctl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
@@ -185,6 +185,26 @@ impl Node {
     /// The broker's process id (the Erlang machine itself).
     pub fn pid(&self) -> u32 {
         self.server.id()
+    }
+
+    /// Has the process that leads a quorum queue of vhost `/` stand still: it takes messages and confirms none.
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn suspend_queue(&self, queue: &str) -> Result<(), LocalError> {
+        self.queue_leader("suspend", queue)
+    }
+
+    /// Ends [`Node::suspend_queue`].
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn resume_queue(&self, queue: &str) -> Result<(), LocalError> {
+        self.queue_leader("resume", queue)
+    }
+
+    fn queue_leader(&self, what: &str, queue: &str) -> Result<(), LocalError> {
+        control(self.pid(), &["eval", &format!("sys:{what}(whereis('%2F_{queue}')).")]).map(drop)
     }
 
     /// Waits until the broker accepts connections: 5 to 10 s on two cores.

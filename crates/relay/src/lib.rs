@@ -131,7 +131,7 @@ impl Relay {
             match found {
                 Ok(0) => tokio::select! {
                     () = self.wake.notified() => {}
-                    () = sleep_until(look_at), if !look => {}
+                    () = sleep_until(look_at) => {}
                     () = stopping.cancelled() => return,
                 },
                 Ok(_) => {}

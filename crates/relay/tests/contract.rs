@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use warren_broker::{Broker, BrokerSettings, GroupHandler, Received};
 use warren_clock::{Clock, UnixMillis};
@@ -88,6 +88,31 @@ impl World {
     async fn unsent(&self) -> u64 {
         self.store.read().unsent_count().await.expect("read")
     }
+
+    /// Waits until no more than `most` messages are left. The database tells nobody when that is.
+    async fn until_unsent(&self, what: &str, most: u64) {
+        within(what, async {
+            while self.unsent().await > most {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// The numbers of the commands that arrive.
+    fn commands(&self) -> mpsc::UnboundedReceiver<u32> {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (broker, stopping) = (self.broker.clone(), self.stopping.clone());
+        tokio::spawn(async move { broker.consume_group(COMMANDS, 8, Numbers(sender), stopping).await });
+        commands
+    }
+
+    /// Starts the relay.
+    fn relaying(&self) -> JoinHandle<()> {
+        let (relay, store, broker) = (self.relay.clone(), self.store.clone(), self.broker.clone());
+        let stopping = self.stopping.clone();
+        tokio::spawn(async move { relay.run(&store, &broker, &stopping).await })
+    }
 }
 
 impl Drop for World {
@@ -119,32 +144,17 @@ async fn a_full_queue_keeps_back_only_its_own_messages() {
     let world = World::new().await;
     world.write_too_many().await;
     world.write(&[world.row(1)]).await;
-    let (sender, mut commands) = mpsc::unbounded_channel();
-    let (broker, stopping) = (world.broker.clone(), world.stopping.clone());
-    tokio::spawn(async move { broker.consume_group(COMMANDS, 8, Numbers(sender), stopping).await });
-    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
-    let stopping = world.stopping.clone();
-    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    let (mut commands, relaying) = (world.commands(), world.relaying());
     assert_eq!(within("what is behind them arrives", commands.recv()).await, Some(1));
 
     world.write(&[world.row(2)]).await;
     assert_eq!(within("what comes later arrives", commands.recv()).await, Some(2));
-    within("what arrived is noted", async {
-        while world.unsent().await > u64::from(MANY) - 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    world.until_unsent("what arrived is noted", u64::from(MANY) - 1).await;
     assert_eq!(world.unsent().await, u64::from(MANY) - 1, "one had room");
 
     world.full("DELETE", None);
     world.full("PUT", Some("{}"));
-    within("they go when there is room", async {
-        while world.unsent().await > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    world.until_unsent("they go when there is room", 0).await;
     world.stopping.cancel();
     within("the relay stops", relaying).await.expect("no panic");
 }
@@ -157,24 +167,14 @@ async fn a_queue_that_confirms_nothing_keeps_others_waiting_once() {
     node.wait_ready(PATIENCE).expect("it gets ready");
     let world = World::with(TestBroker::of(&spec, "/")).await;
     let mute: Route<Task> = routes::tasks(TaskKind::Prepare);
-    // The process that leads the queue; "%2F" is the vhost.
-    let leader = |what: &str| {
-        let call = format!("sys:{what}(whereis('%2F_{}')).", mute.queue);
-        rabbitmq::control(node.pid(), &["eval", &call]).expect("the broker does it");
-    };
-    leader("suspend");
+    node.suspend_queue(mute.queue).expect("the broker does it");
     let to_mute = |number| {
         let (exchange, routing_key) = (mute.exchange.to_owned(), mute.key.to_owned());
         NewOutbox { exchange, routing_key, ..world.row(number) }
     };
     world.write(&(0..600).map(to_mute).collect::<Vec<_>>()).await;
     world.write(&[world.row(1)]).await;
-    let (sender, mut commands) = mpsc::unbounded_channel();
-    let (broker, stopping) = (world.broker.clone(), world.stopping.clone());
-    tokio::spawn(async move { broker.consume_group(COMMANDS, 8, Numbers(sender), stopping).await });
-    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
-    let stopping = world.stopping.clone();
-    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    let (mut commands, relaying) = (world.commands(), world.relaying());
     assert_eq!(within("what is behind them arrives", commands.recv()).await, Some(1));
 
     let begun = Instant::now();
@@ -187,13 +187,8 @@ async fn a_queue_that_confirms_nothing_keeps_others_waiting_once() {
         slowest = slowest.max(written.elapsed());
     }
     assert!(slowest < Duration::from_secs(CONFIRM_S / 2), "{slowest:?}");
-    leader("resume");
-    within("they go when it confirms", async {
-        while world.unsent().await > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    node.resume_queue(mute.queue).expect("the broker does it");
+    world.until_unsent("they go when it confirms", 0).await;
     world.stopping.cancel();
     within("the relay stops", relaying).await.expect("no panic");
 }
@@ -201,9 +196,7 @@ async fn a_queue_that_confirms_nothing_keeps_others_waiting_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_handed_over_goes_out_all_the_same() {
     let world = World::new().await;
-    let (relay, store, broker) = (world.relay.clone(), world.store.clone(), world.broker.clone());
-    let stopping = world.stopping.clone();
-    let relaying = tokio::spawn(async move { relay.run(&store, &broker, &stopping).await });
+    let relaying = world.relaying();
     let row = world.row(1);
     world.store.write(async |tx| tx.outbox(&row).await).await.expect("written");
     let age = Duration::from_secs(6);

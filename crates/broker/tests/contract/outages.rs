@@ -166,12 +166,7 @@ async fn a_queue_that_confirms_nothing_keeps_no_other_waiting() {
     let (broker, stopping) = connect(&spec, 2);
     assert!(within("it gets ready", broker.ready()).await);
 
-    // The process that leads the queue; "%2F" is the vhost.
-    let leader = |what: &str| {
-        let call = format!("sys:{what}(whereis('%2F_{}')).", PREPARE.queue);
-        rabbitmq::control(node.pid(), &["eval", &call]).expect("the broker does it");
-    };
-    leader("suspend");
+    node.suspend_queue(PREPARE.queue).expect("the broker does it");
     // More than may be in flight.
     let messages: Vec<_> = (0..300).map(|number| outgoing(number, PREPARE)).collect();
     let results = within("all get an answer", broker.publish_many(&messages)).await;
@@ -180,7 +175,7 @@ async fn a_queue_that_confirms_nothing_keeps_no_other_waiting() {
         let to_others = outgoing(number, routes::tasks(TaskKind::Embed));
         assert_eq!(within("others go out", broker.publish_many(&[to_others])).await, [Ok(())]);
     }
-    leader("resume");
+    node.resume_queue(PREPARE.queue).expect("the broker does it");
     let sent = async { while broker.publish_many(&[outgoing(1, PREPARE)]).await != [Ok(())] {} };
     within("it confirms again", sent).await;
     stopping.cancel();

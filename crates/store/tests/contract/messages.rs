@@ -68,6 +68,13 @@ pub(crate) async fn messages_behind_a_full_queue_are_found(world: World) {
             assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), expected);
         }
     }
+    let embed = group[2].destination();
+    for (relay, limit, expected) in
+        [("c1", 1, &group[2..3]), ("c1", 9, &[group[2].clone(), group[4].clone()]), ("c2", 9, &[])]
+    {
+        let found = store.read().unsent_to(relay, &embed, limit).await.unwrap();
+        assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), expected);
+    }
 }
 
 pub(crate) async fn a_message_has_its_effect_once(world: World) {
